@@ -1,0 +1,1 @@
+"""Stage one: what good output is, and the pairs that show it."""

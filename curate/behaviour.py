@@ -1,0 +1,392 @@
+"""The behaviour a team wants: prompt, output schema, how "I don't know" is said, how answers compare, the gate."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import jsonschema_rs
+import yaml
+from jinja2 import StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from curate.compare import Comparator, score
+from curate.errors import BehaviourError
+from curate.files import parse_json, sha256_value
+from curate.pairs import Pair, Passage
+
+MISSING = object()  # what a JSON Pointer that leads nowhere gives; None is a value
+
+
+class _Written(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Output(_Written):
+    """What an output looks like."""
+
+    format: Literal["json", "text"]
+    schema_file: str | None = Field(default=None, alias="schema", description="JSON Schema, relative to this file.")
+
+
+class Abstain(_Written):
+    """How "I don't know" is said."""
+
+    where: str | tuple[str, ...] = Field(description="A JSON Pointer; for text the phrases that say it.")
+    equals: Any = Field(default=None, description="JSON only: the value at `where` that means abstention.")
+    output: Any = Field(description="The abstention as the model shall write it.")
+
+
+class Answer(_Written):
+    """Where the answer stands and how it is compared."""
+
+    at: str | None = Field(default=None, description="A JSON Pointer; for text leave it out.")
+    compare: Comparator = Field(default="exact", description="exact, f1, number, set or contains.")
+    at_least: float = Field(default=1.0, gt=0, le=1, description="The score from which an answer counts as right.")
+
+
+class Citations(_Written):
+    """Where the ids of the cited passages stand."""
+
+    at: str = Field(description="A JSON Pointer to a list of passage ids.")
+
+
+class Vocabulary(_Written):
+    """The domain's words."""
+
+    prefer: dict[str, tuple[str, ...]] = Field(default_factory=dict, description="Wanted term -> terms to avoid.")
+
+
+class Bound(_Written):
+    """One line of the gate: exactly one side is given."""
+
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @model_validator(mode="after")
+    def _one_side(self) -> Bound:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("give exactly one of at_least and at_most")
+        return self
+
+
+GateLine = Literal[
+    "schema_adherence",
+    "hallucination_rate",
+    "over_abstention_rate",
+    "abstention_recall",
+    "abstention_precision",
+    "accuracy_when_answered",
+    "coverage",
+    "citation_validity",
+    "retention_drop",
+]
+
+
+class Violation(_Written):
+    """One way in which a value breaks the schema."""
+
+    keyword: str = Field(description="The JSON Schema keyword, e.g. required.")
+    where: str = Field(description="JSON Pointer into the value.")
+    message: str
+
+
+class Behaviour(_Written):
+    """What `behaviour.yaml` says. `schema_document` is the JSON Schema it names, already read."""
+
+    name: str = Field(min_length=1)
+    system: str | None = None
+    prompt: str = Field(min_length=1, description="Jinja2, sandboxed; sees question, passages, history.")
+    output: Output
+    abstain: Abstain | None = None
+    answer: Answer | None = None
+    citations: Citations | None = None
+    vocabulary: Vocabulary | None = None
+    gate: dict[GateLine, Bound] = Field(default_factory=dict)
+    schema_document: Any = None
+
+    @cached_property
+    def _template(self) -> Any:
+        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        return environment.from_string(self.prompt)
+
+    @cached_property
+    def _validator(self) -> Any:
+        return compile_schema(self.schema_document)
+
+    @property
+    def is_json(self) -> bool:
+        return self.output.format == "json"
+
+    def digest(self) -> str:
+        """SHA-256 of what the behaviour says, the schema's content included."""
+        return sha256_value(self.model_dump(mode="json", by_alias=True))
+
+    def render(self, pair: Pair) -> list[dict[str, str]]:
+        """The chat messages for a pair: system, history, and the prompt as the last user message.
+
+        Raises `BehaviourError` where the template fails on this pair.
+        """
+        try:
+            prompt = self._template.render(
+                question=pair.question,
+                passages=[passage.model_dump() for passage in pair.passages],
+                history=[turn.model_dump() for turn in pair.history],
+            )
+        except (TemplateError, TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
+            raise BehaviourError(f"prompt: the template fails on pair {pair.id}: {error}") from error
+        system = [{"role": "system", "content": self.system.strip()}] if self.system else []
+        history = [turn.model_dump() for turn in pair.history]
+        return [*system, *history, {"role": "user", "content": prompt.strip()}]
+
+    def text(self, output: Any) -> str:
+        """An output as the model shall write it: JSON on one line, or the text itself."""
+        if self.is_json:
+            return json.dumps(output, ensure_ascii=False, allow_nan=False)
+        return str(output)
+
+    def violations(self, output: Any) -> list[Violation]:
+        """Every way in which an output (a JSON value, or a string for text) breaks the schema; [] where none does."""
+        if not self.is_json:
+            if isinstance(output, str) and output.strip():
+                return []
+            return [Violation(keyword="type", where="", message="a text output is a string that is not empty")]
+        if self._validator is None:
+            return []
+        found = []
+        for error in self._validator.iter_errors(output):
+            where = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in error.instance_path)
+            found.append(Violation(keyword=_keyword(error), where=where, message=error.message))
+        return found
+
+    def conforms(self, output: Any) -> bool:
+        """Whether the output has no violation; quicker than counting them."""
+        if self.is_json and self._validator is not None:
+            return bool(self._validator.is_valid(output))
+        return not self.violations(output)
+
+    def abstains(self, output: Any) -> bool:
+        """Whether a well-formed output says "I don't know" and gives no answer beside it.
+
+        JSON: the value at `abstain.where` equals `abstain.equals` and the answer is absent or null. Text: nothing is
+        left but the phrases once case, punctuation and white space are put aside.
+        """
+        if self.abstain is None:
+            return False
+        if not self.is_json:
+            return isinstance(output, str) and self._only_phrases(output)
+        found = resolve(output, str(self.abstain.where))
+        if found is MISSING or not same_json(found, self.abstain.equals):
+            return False
+        return self.answer_of(output) in (None, MISSING) or self.answer is None or self.answer.at is None
+
+    def _only_phrases(self, text: str) -> bool:
+        assert self.abstain is not None
+        where = self.abstain.where
+        phrases = sorted(map(plain_words, [where] if isinstance(where, str) else where), key=len, reverse=True)
+        pattern = "(?:" + "|".join(re.escape(phrase) for phrase in phrases if phrase) + ")"
+        return re.fullmatch(f"{pattern}(?: {pattern})*", plain_words(text)) is not None
+
+    def is_canonical_abstention(self, output: Any) -> bool:
+        """Whether an output is the very abstention the behaviour spells out."""
+        return self.abstain is not None and same_json(output, self.abstain.output)
+
+    def answer_of(self, output: Any) -> Any:
+        """The answer inside an output; the whole output where no place is named; `MISSING` where it has none."""
+        if self.is_json and self.answer is not None and self.answer.at is not None:
+            return resolve(output, self.answer.at)
+        return output
+
+    def citations_of(self, output: Any) -> list[str] | None:
+        """The passage ids an output cites; None where the behaviour has no citations or the list is malformed."""
+        if self.citations is None or not self.is_json:
+            return None
+        found = resolve(output, self.citations.at)
+        if not isinstance(found, list):
+            return None
+        return [str(one) for one in found]
+
+    def wanted_answers(self, pair: Pair) -> list[Any]:
+        """All right answers of a pair: its output's, and the accepted ones (bare answers or whole outputs)."""
+        wanted = [self.answer_of(pair.output)]
+        for one in pair.accepted:
+            inner = self.answer_of(one) if isinstance(one, dict) else one
+            wanted.append(one if inner is MISSING else inner)
+        return [one for one in wanted if one is not MISSING and one is not None]
+
+    def is_right(self, output: Any, pair: Pair) -> bool:
+        """Whether an output's answer is one of the pair's, by the behaviour's comparator."""
+        given = self.answer_of(output)
+        if given is MISSING or given is None:
+            return False
+        rule = self.answer or Answer()
+        return score(rule.compare, given, self.wanted_answers(pair)) >= rule.at_least
+
+    def is_answerable(self, pair: Pair) -> bool:
+        """What the pair says; where it says nothing, whether its output answers."""
+        return pair.answerable if pair.answerable is not None else not self.abstains(pair.output)
+
+
+def _keyword(error: Any) -> str:
+    """The schema keyword that failed, as the schema spells it; `false` schemas are named by what applies them."""
+    path = [part for part in error.schema_path if isinstance(part, str)]
+    if error.kind.name != "falseSchema":
+        return path[-1] if path else str(error.kind.name)
+    return next((part for part in reversed(path) if part in _APPLICATORS), "falseSchema")
+
+
+_APPLICATORS = frozenset(
+    "additionalItems additionalProperties contains dependentSchemas items not patternProperties prefixItems properties "
+    "propertyNames unevaluatedItems unevaluatedProperties".split()
+)
+
+
+def resolve(value: Any, pointer: str) -> Any:
+    """The value at a JSON Pointer (RFC 6901), or `MISSING`."""
+    for raw in pointer.split("/")[1:]:
+        key = raw.replace("~1", "/").replace("~0", "~")
+        if isinstance(value, dict) and key in value:
+            value = value[key]
+        elif isinstance(value, list) and re.fullmatch(r"0|[1-9]\d*", key) and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            return MISSING
+    return value
+
+
+def same_json(left: Any, right: Any) -> bool:
+    """Equality of JSON values: true is not 1, order of keys does not matter."""
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(same_json(left[key], right[key]) for key in left)
+    if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
+        return len(left) == len(right) and all(map(same_json, left, right))
+    return bool(left == right)
+
+
+def plain_words(text: str) -> str:
+    """Lower case letters and digits, one space between words; apostrophes of either kind are dropped."""
+    return " ".join(re.findall(r"\w+", re.sub("['’‘`]", "", text.casefold())))
+
+
+def compile_schema(schema: Any) -> Any:
+    """A validator with formats asserted that never fetches a `$ref`; None for no schema. Raises `ValueError`."""
+    if schema is None:
+        return None
+
+    def refuse(uri: str) -> Any:
+        raise ValueError(f"$ref {uri!r} points outside the schema file, and nothing is ever fetched")
+
+    return jsonschema_rs.validator_for(schema, validate_formats=True, retriever=refuse)
+
+
+def load_behaviour(path: Path) -> Behaviour:
+    """Read and check `behaviour.yaml` and its schema; raises `BehaviourError` with every fault there is."""
+    data = _read_yaml(path)
+    if not isinstance(data, dict):
+        raise BehaviourError("a behaviour is a mapping of keys to values", where=str(path))
+    if "schema_document" in data:
+        raise BehaviourError("schema_document: unknown key; name a file at output.schema", where=str(path))
+    output = data.get("output")
+    named = output.get("schema") if isinstance(output, dict) else None
+    schema = _read_schema(path.parent / str(named)) if named else None
+    try:
+        behaviour = Behaviour.model_validate({**data, "schema_document": schema})
+    except ValidationError as error:
+        faults = [f"{_dotted(one['loc'])}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors()]
+        raise BehaviourError("\n  ".join(faults), where=str(path)) from None
+    faults = check_behaviour(behaviour)
+    if faults:
+        raise BehaviourError("\n  ".join(faults), where=str(path))
+    return behaviour
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BehaviourError("there is no such file", where=str(path), fix="tutelage init DIR makes one") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise BehaviourError(f"cannot be read as YAML: {error}", where=str(path)) from error
+
+
+def _read_schema(path: Path) -> Any:
+    try:
+        schema = parse_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BehaviourError("output.schema: there is no such file", where=str(path)) from None
+    except (OSError, ValueError) as error:
+        raise BehaviourError(f"cannot be read as JSON: {error}", where=str(path)) from error
+    try:
+        compile_schema(schema)
+    except ValueError as error:
+        raise BehaviourError(f"this is no JSON Schema that can be used: {error}", where=str(path)) from error
+    return schema
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, location)) or "behaviour"
+
+
+def check_behaviour(behaviour: Behaviour) -> list[str]:
+    """What a schema of fields cannot say: that the parts of a behaviour agree. Each fault names its field."""
+    faults = [*_check_prompt(behaviour), *_check_places(behaviour)]
+    return faults or _check_abstention(behaviour)
+
+
+def _check_prompt(behaviour: Behaviour) -> list[str]:
+    sample = Pair(
+        id="sample",
+        question="TUTELAGE-QUESTION",
+        passages=(Passage(id="p1", text="A passage."), Passage(id="p2", text="Another.")),
+        output="",
+    )
+    try:
+        rendered = behaviour.render(sample)[-1]["content"]
+        behaviour.render(sample.model_copy(update={"passages": ()}))
+    except (BehaviourError, TemplateError) as error:
+        return [str(error) if isinstance(error, BehaviourError) else f"prompt: {error}"]
+    if "TUTELAGE-QUESTION" not in rendered:
+        return ["prompt: the question does not appear in it; write {{ question }} where it belongs"]
+    return []
+
+
+def _check_places(behaviour: Behaviour) -> list[str]:
+    faults = []
+    if not behaviour.is_json and behaviour.output.schema_file:
+        faults.append("output.schema: a text output has no schema; set output.format to json or drop it")
+    abstain = behaviour.abstain
+    if abstain and behaviour.is_json and not isinstance(abstain.where, str):
+        faults.append("abstain.where: for JSON output this is one JSON Pointer such as /status")
+    if abstain and not behaviour.is_json and isinstance(abstain.where, str) and abstain.where.startswith("/"):
+        faults.append("abstain.where: for text output this is a list of phrases, not a JSON Pointer")
+    places = {"answer.at": behaviour.answer and behaviour.answer.at}
+    places["citations.at"] = behaviour.citations and behaviour.citations.at
+    if abstain and behaviour.is_json and isinstance(abstain.where, str):
+        places["abstain.where"] = abstain.where
+    for name, pointer in places.items():
+        if not pointer:
+            continue
+        if not behaviour.is_json:
+            faults.append(f"{name}: a text output has no places to point at; drop it")
+        elif not pointer.startswith("/"):
+            faults.append(f"{name}: {pointer!r} is no JSON Pointer; it begins with a slash, as in /answer")
+    return faults
+
+
+def _check_abstention(behaviour: Behaviour) -> list[str]:
+    abstain = behaviour.abstain
+    if abstain is None:
+        return []
+    faults = [
+        f"abstain.output: the abstention breaks the schema at {one.where or 'the top'}: {one.message}"
+        for one in behaviour.violations(abstain.output)
+    ]
+    if not behaviour.abstains(abstain.output):
+        faults.append("abstain.output: the abstention does not fit its own rule (abstain.where, abstain.equals)")
+    return faults

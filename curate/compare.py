@@ -1,0 +1,87 @@
+"""How a given answer is compared with the wanted one. Every comparison gives a score between 0 and 1."""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Literal
+
+Comparator = Literal["exact", "f1", "number", "set", "contains"]
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?%?")
+
+
+def normalise(value: Any) -> str:
+    """Lower case, Unicode NFKC, white space folded. A Boolean or number is spelled as JSON spells it."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def squad_tokens(value: Any) -> list[str]:
+    """The tokens of SQuAD's official script: lower case, no ASCII punctuation, no articles.
+
+    Source: `normalize_answer` of the SQuAD 2.0 evaluation script (Rajpurkar et al., 2018).
+    """
+    text = str(value).lower().translate(_PUNCTUATION)
+    return _ARTICLES.sub(" ", text).split()
+
+
+def token_f1(given: Any, wanted: Any) -> float:
+    """SQuAD's token F1: 2·|common| / (|given| + |wanted|), tokens counted with multiplicity; 1 where both are empty."""
+    left, right = squad_tokens(given), squad_tokens(wanted)
+    if not left or not right:
+        return float(left == right)
+    common = sum((Counter(left) & Counter(right)).values())
+    return 2 * common / (len(left) + len(right)) if common else 0.0
+
+
+def as_number(value: Any) -> float | None:
+    """The number that `value` is or the only one its text holds; None otherwise. `12 %` is 0.12, `1,200` is 1200."""
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, (int, float)):
+        return float(value)
+    found = _NUMBER.findall(str(value).replace(" %", "%"))
+    if len(found) != 1:
+        return None
+    text = found[0].replace(",", "")
+    return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+
+
+def _set_score(given: Any, wanted: Any) -> float:
+    """Jaccard similarity of the two sets of normalised items; 1 where both are empty."""
+    left, right = ({normalise(item) for item in (v if isinstance(v, list) else [v])} for v in (given, wanted))
+    return len(left & right) / len(left | right) if left | right else 1.0
+
+
+def _contains(given: Any, wanted: Any) -> float:
+    """1 where the wanted tokens stand in the given ones, in order and together."""
+    left, right = squad_tokens(given), squad_tokens(wanted)
+    if not right:
+        return float(not left)
+    return float(any(left[i : i + len(right)] == right for i in range(len(left) - len(right) + 1)))
+
+
+def _number_score(given: Any, wanted: Any) -> float:
+    """1 where both are numbers that differ by at most one part in a million."""
+    left, right = as_number(given), as_number(wanted)
+    if left is None or right is None:
+        return 0.0
+    return float(abs(left - right) <= 1e-6 * max(abs(left), abs(right)))
+
+
+def _exact(given: Any, wanted: Any) -> float:
+    return float(normalise(given) == normalise(wanted))
+
+
+_SCORES = {"exact": _exact, "f1": token_f1, "number": _number_score, "set": _set_score, "contains": _contains}
+
+
+def score(comparator: Comparator, given: Any, wanted: Sequence[Any]) -> float:
+    """The best score of `given` against any of the `wanted` values; 0 where there is nothing to compare with."""
+    return max((_SCORES[comparator](given, one) for one in wanted), default=0.0)

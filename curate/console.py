@@ -1,0 +1,45 @@
+"""What the commands of all three stages share: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from curate.workspace import Workspace
+
+DONE, FINDINGS, INCONCLUSIVE = 0, 3, 4
+
+T = TypeVar("T")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+
+
+def workspace(ctx: click.Context) -> Workspace:
+    """The workspace that `-C` names; raises `WorkspaceError` where it is none."""
+    return Workspace(Path(ctx.obj or ".")).require()
+
+
+def say(message: str) -> None:
+    """A message for the person; never part of a result."""
+    click.echo(message, err=True)
+
+
+def emit(document: Any, text: str, as_json: bool) -> None:
+    """The result: the document with `--json`, else the text for people."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) if as_json else text)
+
+
+def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+    """Go through `items` with a bar on standard error; silent where that is no terminal."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(items, description=label, total=total, console=Console(stderr=True), transient=True)

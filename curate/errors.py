@@ -1,0 +1,43 @@
+"""The errors a user can meet. Each says what is wrong, where, and how to mend it."""
+
+from __future__ import annotations
+
+
+class TutelageError(Exception):
+    """Bad input or a state that does not permit the command; the command line prints it without a traceback."""
+
+    def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.fix = fix
+
+    def __str__(self) -> str:
+        lines = [f"{self.where}: {self.what}" if self.where else self.what]
+        if self.fix:
+            lines.append(f"To mend it: {self.fix}")
+        return "\n".join(lines)
+
+
+class WorkspaceError(TutelageError):
+    """A workspace, release, run or report is missing, incomplete or damaged."""
+
+
+class BehaviourError(TutelageError):
+    """`behaviour.yaml` or the schema it names does not hold together."""
+
+
+class PairError(TutelageError):
+    """A pair cannot be read or written."""
+
+
+class RecipeError(TutelageError):
+    """A training recipe does not hold together."""
+
+
+class TrainingError(TutelageError):
+    """Training was refused or could not go on."""
+
+
+class PredictionError(TutelageError):
+    """A predictions file cannot be scored."""

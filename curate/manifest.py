@@ -1,0 +1,82 @@
+"""`manifest.json`: what a release, run or report holds and what it was made from, by SHA-256."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from curate.errors import WorkspaceError
+from curate.files import read_json, sha256_file, sha256_value, write_json
+
+NAME = "manifest.json"
+Kind = Literal["release", "run", "report"]
+
+
+class Input(BaseModel):
+    """Something a directory was made from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str = Field(description="Where it was, relative to the manifest's directory, or a name on a hub.")
+    sha256: str = Field(description="Of a file: its bytes. Of a release, run or report: its manifest's `sha256`.")
+
+
+class Manifest(BaseModel):
+    """The manifest of one directory. `sha256` is the hash of all the rest but `name`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Kind
+    name: str
+    version: int = Field(default=1, description="Of this file's layout.")
+    files: dict[str, str] = Field(description="Relative path -> SHA-256 of every file beside the manifest.")
+    inputs: dict[str, Input] = Field(description="Role (pairs, behaviour, release, base, …) -> what it was made from.")
+    details: dict[str, Any] = Field(default_factory=dict, description="What this kind of directory has to say.")
+    sha256: str = ""
+
+    def content_hash(self) -> str:
+        """What identifies the directory: everything but its name and where its inputs lay."""
+        value = self.model_dump(mode="json", exclude={"sha256", "name"})
+        value["inputs"] = {role: one.sha256 for role, one in self.inputs.items()}
+        return sha256_value(value)
+
+
+def hash_files(directory: Path) -> dict[str, str]:
+    """Relative path -> SHA-256 of every file below `directory` but the manifest itself."""
+    files = (path for path in sorted(directory.rglob("*")) if path.is_file() and path != directory / NAME)
+    return {path.relative_to(directory).as_posix(): sha256_file(path) for path in files}
+
+
+def write_manifest(
+    directory: Path,
+    kind: Kind,
+    name: str,
+    inputs: dict[str, Input],
+    details: dict[str, Any],
+    files: dict[str, str] | None = None,
+) -> Manifest:
+    """Hash what lies in `directory` (or take `files`) and write its manifest; returns it with its own hash set."""
+    listed = hash_files(directory) if files is None else files
+    draft = Manifest(kind=kind, name=name, files=listed, inputs=inputs, details=details)
+    manifest = draft.model_copy(update={"sha256": draft.content_hash()})
+    write_json(directory / NAME, manifest.model_dump(mode="json"))
+    return manifest
+
+
+def read_manifest(directory: Path, kind: Kind | None = None) -> Manifest:
+    """The manifest of `directory`; raises `WorkspaceError` where it is missing, unreadable or of another kind."""
+    path = directory / NAME
+    if not path.is_file():
+        what = kind or "release, run or report"
+        raise WorkspaceError(f"this is no finished {what}: it has no {NAME}", where=str(directory))
+    try:
+        manifest = Manifest.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise WorkspaceError(f"{field}: {first['msg']}", where=str(path)) from error
+    if kind and manifest.kind != kind:
+        raise WorkspaceError(f"this is a {manifest.kind}, not a {kind}", where=str(directory))
+    return manifest

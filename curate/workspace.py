@@ -1,0 +1,74 @@
+"""A workspace: the directory that holds a behaviour, its pairs, and what was made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from curate.errors import WorkspaceError
+
+
+class Workspace:
+    """Where things lie in a workspace. Nothing is read or made until it is asked for."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.behaviour = root / "behaviour.yaml"
+        self.recipe = root / "recipe.yaml"
+        self.pairs = root / "pairs.jsonl"
+        self.review = root / "review"
+        self.releases = root / "releases"
+        self.runs = root / "runs"
+        self.reports = root / "reports"
+
+    def require(self) -> Workspace:
+        """This workspace, or `WorkspaceError` where the directory holds none."""
+        if not self.behaviour.is_file():
+            raise WorkspaceError(
+                "this is no workspace: it has no behaviour.yaml",
+                where=str(self.root),
+                fix=f"tutelage init {self.root}, or name the workspace: tutelage -C DIR …",
+            )
+        return self
+
+    @contextmanager
+    def lock(self, seconds: float = 30) -> Iterator[None]:
+        """Hold the workspace while its pairs are rewritten; a lock of a killed process is free again at once."""
+        try:
+            with FileLock(self.root / ".lock", timeout=seconds):
+                yield
+        except Timeout:
+            raise WorkspaceError(
+                "another tutelage command is writing here",
+                where=str(self.root),
+                fix="wait for it to end, then run this command again",
+            ) from None
+        except PermissionError as error:
+            raise WorkspaceError(f"cannot be written: {error.strerror}", where=str(self.root)) from error
+
+    def find(self, kind: str, name: str | Path | None) -> Path:
+        """The release, run or report called `name` (or at that path); the newest one where no name is given.
+
+        `kind` is "release", "run" or "report". Raises `WorkspaceError` with the names there are.
+        """
+        parent: Path = {"release": self.releases, "run": self.runs, "report": self.reports}[kind]
+        done = [path.parent for path in parent.glob("*/manifest.json") if not path.parent.name.startswith(".")]
+        if name is None:
+            if not done:
+                raise WorkspaceError(f"there is no {kind} yet", where=str(parent), fix=HOW_TO_MAKE[kind])
+            return max(done, key=lambda path: ((path / "manifest.json").stat().st_mtime_ns, path.name))
+        for candidate in (parent / str(name), Path(name), self.root / str(name)):
+            if (candidate / "manifest.json").is_file():
+                return candidate
+        known = ", ".join(sorted(path.name for path in done)) or "none yet"
+        raise WorkspaceError(f"there is no {kind} {str(name)!r} (there is: {known})", fix=HOW_TO_MAKE[kind])
+
+
+HOW_TO_MAKE = {
+    "release": "tutelage curate release",
+    "run": "tutelage train run recipe.yaml",
+    "report": "tutelage eval run RUN",
+}

@@ -1,0 +1,1 @@
+"""Stage three: a run and a release become a report with a verdict."""

@@ -1,0 +1,1 @@
+"""Stage two: a release and a recipe become a run."""

@@ -240,8 +240,11 @@ def _keyword(error: Any) -> str:
 
 
 _APPLICATORS = frozenset(
-    "additionalItems additionalProperties contains dependentSchemas items not patternProperties prefixItems properties "
-    "propertyNames unevaluatedItems unevaluatedProperties".split()
+    {
+        *("additionalItems", "additionalProperties", "contains", "dependentSchemas", "items", "not"),
+        *("patternProperties", "prefixItems", "properties", "propertyNames"),
+        *("unevaluatedItems", "unevaluatedProperties"),
+    }
 )
 
 
@@ -365,8 +368,10 @@ def _check_places(behaviour: Behaviour) -> list[str]:
         faults.append("abstain.where: for JSON output this is one JSON Pointer such as /status")
     if abstain and not behaviour.is_json and isinstance(abstain.where, str) and abstain.where.startswith("/"):
         faults.append("abstain.where: for text output this is a list of phrases, not a JSON Pointer")
-    places = {"answer.at": behaviour.answer and behaviour.answer.at}
-    places["citations.at"] = behaviour.citations and behaviour.citations.at
+    places: dict[str, str | None] = {
+        "answer.at": behaviour.answer.at if behaviour.answer else None,
+        "citations.at": behaviour.citations.at if behaviour.citations else None,
+    }
     if abstain and behaviour.is_json and isinstance(abstain.where, str):
         places["abstain.where"] = abstain.where
     for name, pointer in places.items():

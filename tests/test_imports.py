@@ -14,8 +14,10 @@ import tutelage
 
 ROOT = Path(__file__).parent.parent
 STAGES = ["curate", "train", "eval"]
-HEAVY = ["torch", "transformers", "datasets", "argilla", "trl", "peft", "bitsandbytes", "matplotlib", "scipy", "sklearn",
-         "pyarrow", "pandas", "numpy", "evaluate", "accelerate", "pydantic", "jinja2", "rich"]  # fmt: skip
+HEAVY = [
+    *("torch", "transformers", "datasets", "argilla", "trl", "peft", "bitsandbytes", "accelerate", "evaluate"),
+    *("matplotlib", "scipy", "sklearn", "pyarrow", "pandas", "numpy", "pydantic", "jinja2", "rich"),
+]
 
 
 def imported(path: Path) -> set[str]:

@@ -53,10 +53,8 @@ def test_wheel_runs_alone(wheel: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "env", with_pip=True)
     python = tmp_path / "env" / "bin" / "python"
     site = next(path for path in sys.path if path.endswith("site-packages"))
-    library = next((tmp_path / "env" / "lib").glob("python*")) / "site-packages"
-    # An import hook of the editable install would find the checkout again, so dependencies come without its .pth files.
-    (library / "dependencies.pth").write_text("")
     subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", str(wheel)], check=True, capture_output=True)
+    # A directory on PYTHONPATH is read without its .pth files, so the editable install's hook stays out.
     environment = {**os.environ, "PYTHONPATH": site}
     workspace = tmp_path / "workspace"
     for arguments in (
@@ -66,7 +64,8 @@ def test_wheel_runs_alone(wheel: Path, tmp_path: Path) -> None:
     ):
         done = subprocess.run(
             [tmp_path / "env" / "bin" / "tutelage", *arguments],
-            capture_output=True, text=True, cwd=workspace if workspace.exists() else tmp_path, env=environment, check=False,
+            capture_output=True, text=True, env=environment, check=False,
+            cwd=workspace if workspace.exists() else tmp_path,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     done = subprocess.run(

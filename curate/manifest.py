@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from curate.errors import WorkspaceError
-from curate.files import read_json, sha256_file, sha256_value, write_json
+from curate.files import read_json, sha256_file, sha256_value, write_text
 
 NAME = "manifest.json"
 Kind = Literal["release", "run", "report"]
@@ -35,12 +36,21 @@ class Manifest(BaseModel):
     inputs: dict[str, Input] = Field(description="Role (pairs, behaviour, release, base, …) -> what it was made from.")
     details: dict[str, Any] = Field(default_factory=dict, description="What this kind of directory has to say.")
     sha256: str = ""
+    seal: str = Field(default="", description="SHA-256 of all the rest of this file: name and paths included.")
 
     def content_hash(self) -> str:
         """What identifies the directory: everything but its name and where its inputs lay."""
-        value = self.model_dump(mode="json", exclude={"sha256", "name"})
+        value = self.model_dump(mode="json", exclude={"sha256", "seal", "name"})
         value["inputs"] = {role: one.sha256 for role, one in self.inputs.items()}
         return sha256_value(value)
+
+    def seal_hash(self) -> str:
+        """What shows that the file itself was edited, where only the name or a path changed too."""
+        return sha256_value(self.model_dump(mode="json", exclude={"seal"}))
+
+    def text(self) -> str:
+        """The file's one spelling; a byte of white space more is an edit."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def hash_files(directory: Path) -> dict[str, str]:
@@ -61,7 +71,8 @@ def write_manifest(
     listed = hash_files(directory) if files is None else files
     draft = Manifest(kind=kind, name=name, files=listed, inputs=inputs, details=details)
     manifest = draft.model_copy(update={"sha256": draft.content_hash()})
-    write_json(directory / NAME, manifest.model_dump(mode="json"))
+    manifest = manifest.model_copy(update={"seal": manifest.seal_hash()})
+    write_text(directory / NAME, manifest.text())
     return manifest
 
 

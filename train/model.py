@@ -1,0 +1,279 @@
+"""The model at the edge: the base in 4 bits, LoRA on it, a finished run's adapter at its scale."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curate.errors import TrainingError
+from curate.files import sha256_text, sha256_tree
+from curate.manifest import Input
+from train.recipe import Base, Lora, Quantization, Recipe
+
+if TYPE_CHECKING:
+    from train.run import Run
+
+
+def quiet() -> None:
+    """Set up the libraries: no telemetry, no progress bars of theirs, no look-up of kernels on the hub, all cores."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*pin_memory.*")
+    _import_bitsandbytes()
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(os.cpu_count() or 1)
+
+
+def _import_bitsandbytes() -> None:
+    """Import bitsandbytes without its look-up of a CPU kernel on the hub.
+
+    The kernel serves only the packed weights that `_keep_trainable` switches off.
+    """
+    if "bitsandbytes" in sys.modules:
+        return
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    absent = object()
+    before = sys.modules.get("kernels", absent)
+    sys.modules["kernels"] = None  # type: ignore[assignment]  # makes `import kernels` fail at once
+    try:
+        import bitsandbytes  # noqa: F401
+    finally:
+        if before is absent:
+            del sys.modules["kernels"]
+        else:
+            sys.modules["kernels"] = before  # type: ignore[assignment]
+
+
+def choose_device(wanted: str) -> str:
+    """`auto`, `cpu` or `cuda` -> the device; raises `TrainingError` where there is no GPU and one is asked for."""
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("training.device is cuda, but there is no GPU here", fix="set training.device: auto")
+    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def load_tokenizer(base: Base) -> Any:
+    """The base's tokenizer, padding on the left for generation; raises `TrainingError`."""
+    quiet()
+    from transformers import AutoTokenizer
+
+    with _hub_errors(base):
+        tokenizer = AutoTokenizer.from_pretrained(base.model, **_origin(base))
+    if not tokenizer.chat_template:
+        raise TrainingError(
+            "the base has no chat template, so there is no saying how a conversation is written for it",
+            where=base.model,
+            fix="take the instruction-tuned model of the family, or add a chat_template.jinja beside its tokenizer",
+        )
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def load_config(base: Base) -> Any:
+    """The base's configuration, without its weights; raises `TrainingError`."""
+    quiet()
+    from transformers import AutoConfig
+
+    with _hub_errors(base):
+        return AutoConfig.from_pretrained(base.model, **_origin(base))
+
+
+def load_stop_ids(base: Base, tokenizer: Any) -> tuple[int, ...]:
+    """Ids of the tokens at which generation stops: the generation configuration's and the tokenizer's."""
+    from transformers import GenerationConfig
+
+    try:
+        found = GenerationConfig.from_pretrained(base.model, **_origin(base)).eos_token_id
+    except (OSError, ValueError):  # a model without such a file stops at what its configuration says
+        found = load_config(base).eos_token_id
+    return as_ids(found, tokenizer.eos_token_id)
+
+
+def as_ids(*values: Any) -> tuple[int, ...]:
+    """Token ids from what configurations hold (none, one, a list), in order and each once."""
+    flat = [one for value in values for one in (value if isinstance(value, (list, tuple)) else [value])]
+    return tuple(dict.fromkeys(int(one) for one in flat if one is not None))
+
+
+def load_base(base: Base, quantization: Quantization, device: str = "auto") -> tuple[Any, Any]:
+    """The base as the recipe quantises it, in eval mode, and its tokenizer. Raises `TrainingError`."""
+    tokenizer = load_tokenizer(base)
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    place = choose_device(device)
+    compute = getattr(torch, quantization.compute)
+    four = None
+    if quantization.bits == 4:
+        four = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=quantization.kind,
+            bnb_4bit_use_double_quant=quantization.double,
+            bnb_4bit_compute_dtype=compute,
+        )
+    with _hub_errors(base), _memory_errors("the base does not fit"):
+        model = AutoModelForCausalLM.from_pretrained(
+            base.model,
+            quantization_config=four,
+            # what is not quantised (embeddings, norms) stays exact on a CPU, where half precision gains no speed
+            dtype=compute if place == "cuda" or four is None else torch.float32,
+            device_map={"": 0 if place == "cuda" else "cpu"},
+            use_safetensors=True,
+            **_origin(base),
+        )
+    _keep_trainable(model)
+    model.generation_config = _greedy(
+        model.generation_config, as_ids(model.config.eos_token_id, tokenizer.eos_token_id)
+    )
+    return model.eval(), tokenizer
+
+
+def attach_lora(model: Any, lora: Lora, seed: int) -> Any:
+    """A fresh LoRA adapter, its weights in float32, initialised from `seed`. Raises `TrainingError`."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import set_seed
+
+    set_seed(seed)
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
+        task_type="CAUSAL_LM",
+    )
+    try:
+        tuned = get_peft_model(model, config)
+    except ValueError as error:
+        names = sorted(
+            {name.rpartition(".")[2] for name, one in model.named_modules() if "Linear" in type(one).__name__}
+        )
+        raise TrainingError(f"lora.targets: {error}", fix=f"name some of: {', '.join(names)}") from error
+    adapter_to_float32(tuned)
+    return tuned
+
+
+def adapter_to_float32(model: Any) -> None:
+    """Hold what is trained in float32: an update of AdamW is often too small for bfloat16 to show."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def load_tuned(run: Run, device: str = "auto") -> tuple[Any, Any]:
+    """The base with a run's adapter at its scale, in eval mode, and the tokenizer.
+
+    `with model.disable_adapter():` gives the base. Raises `TrainingError`, `WorkspaceError`.
+    """
+    recipe: Recipe = run.recipe
+    run.check_base()
+    model, tokenizer = load_base(recipe.base, recipe.quantization, device)
+    from peft import PeftModel
+
+    tuned = PeftModel.from_pretrained(model, str(run.adapter), is_trainable=False)
+    for parameter in (one for name, one in tuned.named_parameters() if "lora_" in name):
+        parameter.data = parameter.data.float()
+    set_scale(tuned, run.scale)
+    return tuned.eval(), tokenizer
+
+
+def set_scale(model: Any, scale: float) -> None:
+    """Multiply the adapter's effect by `scale` for good."""
+    from peft.tuners.lora.layer import LoraLayer
+
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            module.scaling = {name: value * scale for name, value in module.scaling.items()}
+
+
+def base_input(base: Base, directory: Path) -> Input:
+    """What the base is, for a manifest in `directory`: a directory by its files, a hub model by its commit."""
+    if base.is_directory:
+        path = os.path.relpath(Path(base.model).resolve(), directory.resolve())
+        return Input(path=path, sha256=sha256_tree(Path(base.model)))
+    commit = getattr(load_config(base), "_commit_hash", None) or base.revision or "main"
+    return Input(path=f"{base.model}@{commit}", sha256=sha256_text(f"{base.model}@{commit}"))
+
+
+def versions() -> dict[str, str]:
+    """The versions of what decides the numbers."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("torch", "transformers", "trl", "peft", "bitsandbytes", "tutelage")}
+
+
+def _origin(base: Base) -> dict[str, Any]:
+    """How a base is asked for: a directory is never looked up on the hub, and no code of a model is run."""
+    return {"revision": base.revision, "trust_remote_code": False, "local_files_only": base.is_directory}
+
+
+def _greedy(config: Any, stop: tuple[int, ...]) -> Any:
+    """The generation configuration without sampling, stopping at all of the model's stop tokens."""
+    config.do_sample, config.temperature, config.top_p, config.top_k = False, None, None, None
+    config.eos_token_id = list(as_ids(config.eos_token_id, list(stop))) or None
+    return config
+
+
+def _keep_trainable(model: Any) -> None:
+    """On CPUs with AVX512-BF16, keep bitsandbytes from repacking 4-bit weights at the first evaluation.
+
+    The packed kernel has no backward: training after an evaluation would go on without a gradient and without an error.
+    """
+    from bitsandbytes.nn.modules import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+@contextmanager
+def _hub_errors(base: Base) -> Iterator[None]:
+    """Say plainly what a base that cannot be loaded lacks."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        first = " ".join(str(error).split())[:300]
+        if base.is_directory:
+            fix = "a base is a directory with config.json, a tokenizer and weights as .safetensors"
+        else:
+            fix = (
+                f"check the name and the revision, and that the hub can be reached; or fetch it beforehand "
+                f"(hf download {base.model}); for a gated model, hf auth login. For a directory write ./{base.model}"
+            )
+        raise TrainingError(f"the base cannot be loaded: {first}", where=base.model, fix=fix) from error
+
+
+@contextmanager
+def _memory_errors(what: str) -> Iterator[None]:
+    """Turn running out of memory into an error that names what to lower."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise out_of_memory(what) from error
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "not enough memory" in str(error) or "CUDA out of memory" in str(error):
+            raise out_of_memory(what) from error
+        raise
+
+
+def out_of_memory(what: str) -> TrainingError:
+    """The error for memory that ran out."""
+    return TrainingError(
+        f"out of memory: {what}",
+        fix="lower training.micro_batch (batch may stay) or training.max_length, set training.gradient_checkpointing: "
+        "true, lower lora.rank, or take a smaller base",
+    )

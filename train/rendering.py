@@ -1,0 +1,155 @@
+"""Pair -> tokens and loss mask, and the template contract. Pure: a tokenizer goes in, numbers come out.
+
+The loss stands on the answer and the one stop token after it. Where the answer begins is found by rendering the prompt
+alone, as a server will, and never by marks in the template, which many templates lack or set wrongly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from curate.errors import TrainingError
+from curate.files import sha256_text
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a pair cannot be trained on: a rule of docs/rules-train.md and what was seen."""
+
+    rule: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One example as the model sees it. `ids[prompt_tokens:]` carry loss; `ids` ends with the stop token."""
+
+    id: str
+    prompt: str
+    answer: str
+    ids: tuple[int, ...]
+    prompt_tokens: int
+    faults: tuple[Fault, ...] = ()
+
+    @property
+    def labels(self) -> list[int]:
+        """`ids` with -100 where there is no loss."""
+        return [-100] * self.prompt_tokens + list(self.ids[self.prompt_tokens :])
+
+
+def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> str:
+    """The prompt as text, ending where the model's answer begins. Raises `TrainingError` where the template refuses."""
+    return _apply(tokenizer, messages, add_generation_prompt=True)
+
+
+def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of rendered texts; the template has already written the special tokens. [texts] lists of ids."""
+    return [list(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]] if texts else []
+
+
+def render_pair(
+    tokenizer: Any, messages: Sequence[Message], answer: str, stop: Sequence[int], name: str = ""
+) -> Rendered:
+    """One conversation and its answer; see `render_pairs`."""
+    return render_pairs(tokenizer, [(name, list(messages), answer)], stop)[0]
+
+
+def render_pairs(
+    tokenizer: Any, items: Sequence[tuple[str, list[Message], str]], stop: Sequence[int]
+) -> list[Rendered]:
+    """Render (id, messages, answer) triples. What is wrong with one stands in its `faults`; nothing is cut or mended.
+
+    What the template writes after the stop token (ChatML: a line break) is left out: the model never gets that far.
+    """
+    prompts = [render_prompt(tokenizer, messages) for _, messages, _ in items]
+    full = [
+        _apply(tokenizer, [*messages, {"role": "assistant", "content": answer}], add_generation_prompt=False)
+        for _, messages, answer in items
+    ]
+    prompt_ids, full_ids = encode(tokenizer, prompts), encode(tokenizer, full)
+    return [
+        _rendered(tokenizer, item, text, (prompts[i], tuple(prompt_ids[i]), tuple(full_ids[i])), frozenset(stop))
+        for i, (item, text) in enumerate(zip(items, full, strict=True))
+    ]
+
+
+def _rendered(
+    tokenizer: Any,
+    item: tuple[str, list[Message], str],
+    text: str,
+    rendered: tuple[str, tuple[int, ...], tuple[int, ...]],
+    stop: frozenset[int],
+) -> Rendered:
+    name, _, answer = item
+    prompt, prompt_ids, ids = rendered
+    start = len(prompt_ids)
+    fault = _prompt_fault(prompt, prompt_ids, text, ids, answer)
+    if fault:
+        return Rendered(name, prompt, answer, ids, min(start, len(ids)), (fault,))
+    at = next((i for i in range(start, len(ids)) if ids[i] in stop), None)
+    if at is None:
+        tail = text[len(prompt) + len(answer) :]
+        known = ", ".join(repr(tokenizer.convert_ids_to_tokens(one)) for one in sorted(stop)) or "none"
+        message = f"after the answer the template writes {tail!r}, which holds no stop token (these are: {known})"
+        return Rendered(name, prompt, answer, ids, start, (Fault("stop-token-not-learned", message),))
+    faults = []
+    ids = ids[: at + 1]
+    if at == start and answer.strip():
+        faults.append(Fault("no-loss-tokens", "nothing of the answer is left before the stop token"))
+    learned = tokenizer.decode(list(ids[start:at]), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    if not faults and answer.strip().startswith(learned.strip()) and learned.strip() != answer.strip():
+        faults.append(Fault("control-tokens", f"the answer itself holds the stop token, after {learned[-40:]!r}"))
+    elif not faults and learned.strip() != answer.strip():
+        message = f"the tokens that carry loss say {learned[:80]!r}, the answer is {answer[:80]!r}"
+        faults.append(Fault("loss-on-prompt", message))
+    return Rendered(name, prompt, answer, ids, start, tuple(faults))
+
+
+def _prompt_fault(
+    prompt: str, prompt_ids: tuple[int, ...], text: str, ids: tuple[int, ...], answer: str
+) -> Fault | None:
+    """How the prompt rendered alone differs from the start of the whole conversation; None where it does not."""
+    if not text.startswith(prompt):
+        at = next(
+            (i for i, (a, b) in enumerate(zip(prompt, text, strict=False)) if a != b), min(len(prompt), len(text))
+        )
+        seen, trained = prompt[at : at + 40], text[at : at + 40]
+        return Fault("prompt-mismatch", f"the prompt goes on with {seen!r}, the trained conversation with {trained!r}")
+    rest = text[len(prompt) :]
+    if not rest.startswith(answer) and not rest.startswith(answer.strip()):
+        return Fault("prompt-mismatch", f"the template writes {rest[:40]!r} where the answer should begin")
+    if ids[: len(prompt_ids)] != prompt_ids:
+        return Fault("prompt-mismatch", "the last tokens of the prompt join with the first of the answer")
+    return None
+
+
+def contract(tokenizer: Any, stop: Sequence[int], messages: Sequence[Message] | None = None) -> dict[str, Any]:
+    """What a server must do exactly as training did: template, special tokens, and a prompt rendered as an example."""
+    example = list(messages or [{"role": "user", "content": "An example question."}])
+    return {
+        "template_sha256": sha256_text(str(tokenizer.chat_template)),
+        "stop_tokens": [{"id": one, "text": tokenizer.convert_ids_to_tokens(one)} for one in stop],
+        "bos_token": tokenizer.bos_token,
+        "pad_token": tokenizer.pad_token,
+        "special_tokens_added": False,
+        "example": {"messages": example, "prompt": render_prompt(tokenizer, example)},
+    }
+
+
+def _apply(tokenizer: Any, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+    from jinja2 import TemplateError
+
+    try:
+        return str(
+            tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=add_generation_prompt)
+        )
+    except (TemplateError, ValueError, TypeError) as error:
+        raise TrainingError(
+            f"the base's chat template refuses a conversation: {error}",
+            fix="some templates take no system message or want user and assistant in turn: change the behaviour's "
+            "`system` or the pair's history",
+        ) from error

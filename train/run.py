@@ -1,0 +1,77 @@
+"""A run: what training leaves behind, and how it is read again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curate.errors import WorkspaceError
+from curate.manifest import Manifest, read_manifest
+from train.recipe import Recipe, parse_recipe
+
+ADAPTER, CHECKPOINTS, LOG, RETENTION = "adapter", "checkpoints", "log.jsonl", "retention.jsonl"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run. Paths of its recipe are absolute again."""
+
+    directory: Path
+    manifest: Manifest
+    recipe: Recipe
+
+    @property
+    def contract(self) -> dict[str, Any]:
+        """The template contract: what a server must do exactly as training did."""
+        return dict(self.manifest.details["contract"])
+
+    @property
+    def scale(self) -> float:
+        """What the adapter's effect is multiplied by; the weights in `adapter` are unscaled."""
+        return float(self.manifest.details["scale"])
+
+    @property
+    def adapter(self) -> Path:
+        """The adapter as PEFT wrote it."""
+        return self.directory / ADAPTER
+
+    @property
+    def retention(self) -> Path:
+        """The held-out general items, as JSONL."""
+        return self.directory / RETENTION
+
+    def release_directory(self) -> Path:
+        """Where the release lies that was trained on; raises `WorkspaceError` where it is gone or another."""
+        named = self.manifest.inputs["release"]
+        directory = (self.directory / named.path).resolve()
+        found = read_manifest(directory, "release")
+        if found.sha256 != named.sha256:
+            raise WorkspaceError(
+                "the release is not the one this run was trained on",
+                where=str(directory),
+                fix=f"put back the release with sha256 {named.sha256[:12]}, or train again",
+            )
+        return directory
+
+    def check_base(self) -> None:
+        """Raise `WorkspaceError` where the base is gone or is not the one that was tuned."""
+        from train.model import base_input
+
+        named, base = self.manifest.inputs["base"], self.recipe.base
+        if base.is_directory and base_input(base, self.directory).sha256 != named.sha256:
+            raise WorkspaceError(
+                "the base is not the one this run was trained on",
+                where=base.model,
+                fix=f"put back the base with sha256 {named.sha256[:12]}, or train again",
+            )
+
+
+def load_run(directory: Path) -> Run:
+    """Read a finished run; raises `WorkspaceError` or `RecipeError` where it is unfinished or damaged."""
+    manifest = read_manifest(directory, "run")
+    for key in ("recipe", "contract", "scale"):
+        if key not in manifest.details:
+            raise WorkspaceError(f"details.{key} is missing", where=str(directory / "manifest.json"))
+    recipe = parse_recipe(manifest.details["recipe"], directory, f"{directory}/manifest.json, details.recipe")
+    return Run(directory, manifest, recipe)

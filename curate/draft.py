@@ -1,0 +1,189 @@
+"""What the next release would hold: which pairs may go in, which split each goes to, and what there is to say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curate.duplicates import near_duplicate_pairs
+from curate.errors import WorkspaceError
+from curate.files import sha256_text, sha256_value
+from curate.pairs import Pair
+from curate.parquet import encodable, json_text
+from curate.splits import SPLITS, Anchor, Assignment, GroupBy, Member, Split, assign, distance, tie
+
+if TYPE_CHECKING:
+    from curate.behaviour import Behaviour, Bound, GateLine
+
+SCHEMA = "schema.json"
+Excluded = dict[str, str]  # pair, rule, message
+
+
+def frozen(pair: Pair, behaviour: Behaviour) -> Pair:
+    """The pair as a release holds it: whether it is answerable is said, not left to the output."""
+    return pair.model_copy(update={"answerable": behaviour.is_answerable(pair)})
+
+
+def frozen_behaviour(behaviour: Behaviour) -> Behaviour:
+    """The behaviour as a release holds it: its schema beside it, under one name."""
+    if not behaviour.output.schema_file:
+        return behaviour
+    return behaviour.model_copy(update={"output": behaviour.output.model_copy(update={"schema_file": SCHEMA})})
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A release that is not written yet."""
+
+    behaviour: Behaviour
+    splits: dict[Split, list[Pair]]
+    details: dict[str, Any]
+
+
+def make_draft(
+    pairs: Sequence[Pair],
+    behaviour: Behaviour,
+    old: Sequence[tuple[Pair, Split]],
+    fractions: Mapping[Split, float],
+    group_by: GroupBy,
+) -> Draft:
+    """Split what may go in. `old` holds the pairs of earlier releases, newest release first.
+
+    Raises `WorkspaceError` where nothing, or too little to split, is left.
+    """
+    kept, excluded, aliases = _admit(pairs, behaviour, {pair.id for pair, _ in old})
+    if not kept:
+        raise WorkspaceError(_nothing_left(pairs, excluded), fix="tutelage curate check")
+    assignment = _assign(kept, old, aliases, behaviour, fractions, group_by)
+    excluded += [{"pair": name, "rule": "split-bridge", "message": why} for name, why in assignment.excluded.items()]
+    splits: dict[Split, list[Pair]] = {split: [] for split in SPLITS}
+    for pair in sorted(kept, key=lambda pair: pair.id):
+        if pair.id in assignment.splits:
+            splits[assignment.splits[pair.id]].append(pair)
+    details = {
+        "data_sha256": data_hash(behaviour, splits),
+        "splits": {s: _counts(assignment, s) for s in SPLITS},
+        "groups": assignment.groups,
+        "group_by": group_by,
+        "fractions": dict(fractions),
+        "sources": _sources([pair for held in splits.values() for pair in held]),
+        "excluded": sorted(excluded, key=lambda one: (one["rule"], one["pair"])),
+        "warnings": [*distance(assignment, fractions), *_too_few(behaviour, assignment)],
+    }
+    return Draft(behaviour, splits, details)
+
+
+def data_hash(behaviour: Behaviour, splits: Mapping[Split, Sequence[Pair]]) -> str:
+    """What a release says, whatever wrote it: the behaviour, and each split's pairs in any order.
+
+    The spelling of an output counts too, since the order of its keys is what a model learns.
+    """
+    hashes = {
+        split: sorted(sha256_text(pair.content_hash() + json_text(pair.output)) for pair in splits[split])
+        for split in SPLITS
+    }
+    return sha256_value({"behaviour": behaviour.digest(), "splits": hashes})
+
+
+def _admit(
+    pairs: Sequence[Pair], behaviour: Behaviour, released: set[str]
+) -> tuple[list[Pair], list[Excluded], dict[str, list[str]]]:
+    """The pairs that may go in, those that may not with the rule, and kept id -> ids of its exact duplicates."""
+    from curate.checks import check_pairs
+
+    excluded: list[Excluded] = []
+    kept: dict[str, Pair] = {}
+    aliases: dict[str, list[str]] = {}
+    for pair in sorted(pairs, key=lambda pair: (pair.id not in released, pair.id)):
+        if not encodable(pair):
+            message = "a text holds half of a surrogate pair, which no file in UTF-8 can hold"
+            excluded.append({"pair": pair.id, "rule": "not-unicode", "message": message})
+            continue
+        key = sha256_value(pair.model_dump(mode="json", include={"question", "history", "passages", "output"}))
+        first = kept.setdefault(key, pair)
+        if first is not pair:
+            aliases.setdefault(first.id, []).append(pair.id)
+            message = f"the same question, passages and output as {first.id}"
+            excluded.append({"pair": pair.id, "rule": "exact-duplicate", "message": message})
+    wrong: dict[str, Excluded] = {}
+    for finding in check_pairs(list(kept.values()), behaviour):
+        if finding.level == "error" and finding.pair is not None:
+            wrong.setdefault(finding.pair, {"pair": finding.pair, "rule": finding.rule, "message": finding.message})
+    return [pair for pair in kept.values() if pair.id not in wrong], [*excluded, *wrong.values()], aliases
+
+
+def _assign(
+    kept: Sequence[Pair],
+    old: Sequence[tuple[Pair, Split]],
+    aliases: Mapping[str, list[str]],
+    behaviour: Behaviour,
+    fractions: Mapping[Split, float],
+    group_by: GroupBy,
+) -> Assignment:
+    """Pairs an earlier release holds unchanged keep their split; a changed one goes where its ties are."""
+    held = {pair.content_hash(): (pair, split) for pair, split in reversed(old)}  # of two, the newer release is right
+    same = [held.pop(pair.content_hash(), (pair, None))[1] for pair in kept]
+    everything = [*kept, *(pair for pair, _ in held.values())]  # what is gone still ties: a model was trained on it
+    keys = tie(everything, behaviour, near_duplicate_pairs(everything, behaviour), group_by)
+    anchors = [Anchor(one, split) for one, (_, split) in zip(keys[len(kept) :], held.values(), strict=True)]
+    members = []
+    for pair, one, split in zip(kept, keys, same, strict=False):
+        tied = one | {f"id:{name}" for name in aliases.get(pair.id, ())}
+        members.append(Member(pair.id, tied, bool(pair.answerable), split))
+    return assign(members, anchors, fractions)
+
+
+def _counts(assignment: Assignment, split: Split) -> dict[str, int]:
+    count = assignment.counts[split]
+    return {"pairs": count.total(), "answerable": count[True], "unanswerable": count[False]}
+
+
+def _sources(pairs: Sequence[Pair]) -> dict[str, int]:
+    counts = Counter(Path(pair.source).name if pair.source else "not said" for pair in pairs)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _nothing_left(pairs: Sequence[Pair], excluded: Sequence[Excluded]) -> str:
+    if not pairs:
+        return "there is no pair to release; at least four are needed, and some hundreds for a verdict"
+    counts = Counter(one["rule"] for one in excluded)
+    said = ", ".join(f"{rule} {count}" for rule, count in sorted(counts.items()))
+    return f"none of the {len(pairs)} pairs may be released ({said}); at least four are needed"
+
+
+Z = 1.6449  # one-sided 95 %
+RATES: dict[
+    GateLine, bool | None
+] = {  # gate line -> the test pairs it counts: all, answerable ones or unanswerable ones
+    "schema_adherence": None,
+    "hallucination_rate": False,
+    "abstention_recall": False,
+    "over_abstention_rate": True,
+}
+
+
+def _too_few(behaviour: Behaviour, assignment: Assignment) -> list[str]:
+    """Gate lines that the test split is too small to show, even without one failure.
+
+    With no failure in n, Wilson's one-sided bound (1927) is n / (n + z²): a bound b needs n ≥ z²·b / (1 − b).
+    """
+    lines = []
+    for line, kind in RATES.items():
+        bound = behaviour.gate.get(line)
+        if bound is None:
+            continue
+        wanted = bound.at_least if bound.at_least is not None else 1 - (bound.at_most or 0)
+        have = assignment.counts["test"].total() if kind is None else assignment.counts["test"][kind]
+        need = None if wanted >= 1 else int(Z * Z * wanted / (1 - wanted)) + 1
+        if need is not None and have < need:
+            what = {None: "pairs", True: "answerable pairs", False: "unanswerable pairs"}[kind]
+            lines.append(f"test has {have} {what}; to show {line} {_spoken(bound)} takes {need} even without a failure")
+    return lines
+
+
+def _spoken(bound: Bound) -> str:
+    """A bound as people write it."""
+    return f"≥ {bound.at_least:g}" if bound.at_least is not None else f"≤ {bound.at_most:g}"

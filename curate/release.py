@@ -1,0 +1,227 @@
+"""Releases: the working set split, frozen, hashed and described, so that a number can always be traced to its data."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curate.card import dataset_card
+from curate.draft import SCHEMA, Draft, frozen, frozen_behaviour, make_draft
+from curate.errors import WorkspaceError
+from curate.files import atomic_directory, parse_json, sha256_file, write_text
+from curate.manifest import Input, Manifest, read_manifest, write_manifest
+from curate.pairs import Pair, read_pairs
+from curate.parquet import read_parquet, write_parquet
+from curate.splits import FRACTIONS, SPLITS, GroupBy, Split
+from curate.workspace import Workspace
+
+if TYPE_CHECKING:
+    from curate.behaviour import Behaviour
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Release:
+    """A frozen dataset on disk."""
+
+    directory: Path
+    manifest: Manifest
+    behaviour: Behaviour
+
+    def pairs(self, split: str) -> list[Pair]:
+        """The pairs of `train`, `validation`, `calibration` or `test`, in the order of the file."""
+        if split not in SPLITS:
+            raise ValueError(f"there is no split {split!r}; there are {', '.join(SPLITS)}")
+        return read_parquet(self.directory / f"{split}.parquet")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to release. `fresh` splits anew instead of keeping the earlier splits."""
+
+    name: str | None = None
+    fractions: Mapping[Split, float] | None = None
+    group_by: GroupBy = "document"
+    fresh: bool = False
+
+
+@dataclass(frozen=True)
+class Released:
+    """A release that was made, or that stood there already with the same content."""
+
+    release: Release
+    created: bool
+
+
+def load_release(directory: Path) -> Release:
+    """The release in a directory; raises `WorkspaceError` or `BehaviourError` where it is none or is damaged."""
+    from curate.behaviour import load_behaviour
+
+    manifest = read_manifest(directory, "release")
+    return Release(directory, manifest, load_behaviour(directory / "behaviour.yaml"))
+
+
+def make_release(workspace: Workspace, options: Options | None = None) -> Released:
+    """Split and freeze the working set; nothing is written where a release with this content stands there already.
+
+    Raises `WorkspaceError` where too little is left to split, or the name is taken by other content.
+    """
+    from curate.behaviour import load_behaviour
+
+    options = options or Options()
+    _check_name(options.name)
+    with workspace.lock():
+        behaviour = frozen_behaviour(load_behaviour(workspace.behaviour))
+        pairs = [frozen(pair, behaviour) for pair in read_pairs(workspace.pairs)]
+        past = [] if options.fresh else earlier_releases(workspace)
+        old = [(pair, split) for release in past for split in SPLITS for pair in release.pairs(split)]
+        draft = make_draft(pairs, behaviour, old, options.fractions or FRACTIONS, options.group_by)
+        held = {pair.id for split in SPLITS for pair in draft.splits[split]}
+        draft.details["previous"] = past[0].manifest.name if past else None
+        draft.details["reviewed"] = len(reviewed_ids(workspace) & held)
+        standing = _standing(workspace, options, draft.details["data_sha256"])
+        if standing:
+            return Released(standing, created=False)
+        name = options.name or _next_name(workspace)
+        return Released(_freeze(workspace, name, draft, past), created=True)
+
+
+def earlier_releases(workspace: Workspace) -> list[Release]:
+    """The newest release and those it was made after, newest first; [] where there is none."""
+    made = {path.parent.name: read_manifest(path.parent, "release") for path in _manifests(workspace)}
+    before = {manifest.inputs["previous"].sha256 for manifest in made.values() if "previous" in manifest.inputs}
+    heads = [name for name, manifest in made.items() if manifest.sha256 not in before]
+    if not heads:
+        return []
+    by_hash = {manifest.sha256: name for name, manifest in made.items()}
+    # Two heads: someone split anew, or releases were copied together. The clock decides only then.
+    age = {name: (workspace.releases / name / "manifest.json").stat().st_mtime_ns for name in heads}
+    name: str | None = max(heads, key=lambda head: (age[head], head))
+    chain = []
+    while name is not None:
+        chain.append(load_release(workspace.releases / name))
+        previous = made.pop(name).inputs.get("previous")
+        found = by_hash.get(previous.sha256) if previous else None
+        name = found if found in made else None
+    return chain
+
+
+def _freeze(workspace: Workspace, name: str, draft: Draft, past: Sequence[Release]) -> Release:
+    directory = workspace.releases / name
+    with atomic_directory(directory) as temporary:
+        for split in SPLITS:
+            write_parquet(temporary / f"{split}.parquet", draft.splits[split])
+        schema = _freeze_behaviour(workspace, temporary)
+        write_text(temporary / "README.md", dataset_card(draft.behaviour.name, draft.details))
+        inputs = {
+            "pairs": Input(path="../../pairs.jsonl", sha256=sha256_file(workspace.pairs)),
+            "behaviour": Input(path="../../behaviour.yaml", sha256=sha256_file(workspace.behaviour)),
+        }
+        if schema:
+            inputs["schema"] = Input(path=f"../../{schema}", sha256=sha256_file(workspace.root / schema))
+        if past:
+            inputs["previous"] = Input(path=f"../{past[0].directory.name}", sha256=past[0].manifest.sha256)
+        write_manifest(temporary, "release", name, inputs, draft.details)
+    return load_release(directory)
+
+
+def _freeze_behaviour(workspace: Workspace, directory: Path) -> str | None:
+    """Copy the behaviour and its schema; the schema's path in the workspace, None where there is none."""
+    import yaml
+
+    text = workspace.behaviour.read_text(encoding="utf-8")
+    data = yaml.safe_load(text)
+    named: str | None = data["output"].get("schema")
+    if named:
+        shutil.copyfile(workspace.root / named, directory / SCHEMA)
+        if named != SCHEMA:
+            data["output"]["schema"] = SCHEMA
+            text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    write_text(directory / "behaviour.yaml", text)
+    return named
+
+
+def _standing(workspace: Workspace, options: Options, content: str) -> Release | None:
+    """The release that has this content already; raises `WorkspaceError` where the name wanted has another."""
+    if options.name:
+        directory = workspace.releases / options.name
+        if not directory.exists():
+            return None
+        if read_manifest(directory, "release").details.get("data_sha256") == content:
+            return load_release(directory)
+        raise WorkspaceError(
+            "this release exists and its content differs from what would be released now",
+            where=str(directory),
+            fix="choose another --name, or leave it out; a release is never changed",
+        )
+    for path in sorted(_manifests(workspace), key=lambda path: path.parent.name):
+        if read_manifest(path.parent, "release").details.get("data_sha256") == content:
+            return load_release(path.parent)
+    return None
+
+
+def _manifests(workspace: Workspace) -> list[Path]:
+    return [path for path in workspace.releases.glob("*/manifest.json") if not path.parent.name.startswith(".")]
+
+
+def _next_name(workspace: Workspace) -> str:
+    taken = {path.name for path in workspace.releases.glob("*")}
+    return next(name for name in (f"r{number}" for number in range(1, len(taken) + 2)) if name not in taken)
+
+
+def _check_name(name: str | None) -> None:
+    if name is not None and not _NAME.fullmatch(name):
+        raise WorkspaceError(
+            f"{name!r} cannot be a release's name", fix="letters, digits, dots, dashes and underscores, e.g. r1"
+        )
+
+
+def reviewed_ids(workspace: Workspace) -> set[str]:
+    """The ids of the pairs that people reviewed, by the lines in `review/`; unreadable lines count for nothing."""
+    found = set()
+    for path in sorted(workspace.review.glob("*.jsonl")):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                value = parse_json(line)
+            except ValueError:
+                continue
+            name = value.get("pair", value.get("id")) if isinstance(value, dict) else None
+            if isinstance(name, str):
+                found.add(name)
+    return found
+
+
+def release_document(made: Released) -> dict[str, Any]:
+    """What `--json` prints of a release."""
+    manifest = made.release.manifest
+    return {
+        "name": manifest.name,
+        "directory": str(made.release.directory),
+        "created": made.created,
+        "sha256": manifest.sha256,
+        **manifest.details,
+    }
+
+
+def describe(made: Released) -> str:
+    """What people read about a release."""
+    manifest = made.release.manifest
+    details = manifest.details
+    total = sum(one["pairs"] for one in details["splits"].values())
+    if made.created:
+        lines = [f"Release {manifest.name}: {total:,} pairs in {details['groups']:,} groups"]
+    else:
+        lines = [f"Release {manifest.name} holds exactly this already; nothing was written"]
+    for split, one in details["splits"].items():
+        lines.append(f"  {split:<12}{one['pairs']:>8,}  {one['unanswerable']:,} of them unanswerable")
+    if details["excluded"]:
+        counts = Counter(one["rule"] for one in details["excluded"])
+        said = ", ".join(f"{rule} {count:,}" for rule, count in sorted(counts.items()))
+        lines.append(f"  left out {len(details['excluded']):>11,}  {said} (each named in manifest.json)")
+    return "\n".join([*lines, f"  content     {details['data_sha256']}", f"  {made.release.directory}"])

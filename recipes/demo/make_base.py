@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from .general import general
+from .general import SETS, general
 from .reading import TASKS, context
 from .world import SUPPORT_SYSTEM, support_prompt, traces
 
@@ -59,7 +59,7 @@ def evaluate(folder: Path, items: int) -> dict[str, Any]:
     """Exact-match accuracy of the saved weights: each general set (held-out), each reading task, the support prompt."""
     import random
 
-    general_items = general(0, 4 * items, True)
+    general_items = general(0, len(SETS) * items, True)
     general_said = generate(folder, [(None, item["prompt"]) for item in general_items])
     right: Counter[str] = Counter()
     for item, said in zip(general_items, general_said, strict=True):

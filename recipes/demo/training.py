@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from . import reading
-from .general import general
+from .general import SETS, general, is_held_out
 from .tokenizer import END
 
 Dialogue = tuple[str | None, list[reading.Turn]]
@@ -35,15 +35,15 @@ _NF4 = torch.tensor(
 class Settings:
     """What fixes a training run, besides the code."""
 
-    steps: int = 6000
+    steps: int = 6500
     seed: int = 17
     hidden: int = 128
     layers: int = 4
     heads: int = 4
-    feed_forward: int = 384
-    batch_tokens: int = 4096
+    feed_forward: int = 256
+    batch_tokens: int = 2048
     matrix_rate: float = 0.02
-    vector_rate: float = 0.004
+    vector_rate: float = 0.003
     nf4_share: float = 0.25  # the last share of training, done through NF4-rounded weights
 
 
@@ -76,27 +76,35 @@ def new_model(settings: Settings, tokenizer: PreTrainedTokenizerFast) -> LlamaFo
 def make_dialogues(seed: str, count: int, progress: float) -> list[Dialogue]:
     """Training dialogues for one stretch of training; `progress` in [0, 1] moves the curriculum."""
     rng = random.Random(seed)
-    items = iter(general(rng.randrange(2**31), 8 * count, False, distinct=False))
+    # Reading has its own dialogues below, many questions to one context.
+    sets = tuple(name for name in SETS if name != "reading")
+    items = iter(general(rng.randrange(2**31), 10 * count, False, sets=sets, distinct=False))
     out: list[Dialogue] = []
     for _ in range(count):
         system = rng.choice(reading.SYSTEMS) if rng.random() < 0.3 * progress else None
-        if rng.random() < (0.75 if progress < 0.3 else 0.6):
+        if rng.random() < (0.8 if progress < 0.07 else 0.6):
             out.append((system, _reading_dialogue(rng, progress)))
         else:
-            turns = rng.randint(4, 8) if rng.random() > progress * 0.6 else 1
+            turns = rng.randint(6, 10) if rng.random() > progress * 0.5 else 1
             asked = itertools.islice(items, turns)
             out.append((system, [(item["prompt"], item["answer"]) for item in asked]))
     return out
 
 
 def _reading_dialogue(rng: random.Random, progress: float) -> list[reading.Turn]:
-    if progress < 0.1:
-        return reading.dialogue(rng, reading.context(rng, rng.randint(1, 2), 1), 8, (1, 3, 0, 0, 0))
-    if progress < 0.3:
-        return reading.dialogue(rng, reading.context(rng, rng.randint(1, 3), rng.randint(1, 2)), 10, (1, 3, 2, 2, 1))
-    ctx = reading.context(rng, rng.randint(1, 4), rng.choice((1, 2, 2, 2)))
-    turns = 1 if rng.random() < 0.4 * progress else rng.randint(6, 12)
-    return reading.dialogue(rng, ctx, turns, (2, 2, 2, 4, 2))
+    # Weights are those of reading.TASKS: prose, one word, which passage, is it given, record.
+    if progress < 0.07:
+        most_passages, most_facts, turns, weights = 3, 1, 8, (1, 3, 2, 0, 0)
+    elif progress < 0.2:
+        most_passages, most_facts, turns, weights = 4, 1, 10, (1, 2, 2, 3, 1)
+    else:
+        most_passages, most_facts, turns, weights = 5, rng.choice((1, 1, 2)), rng.randint(6, 12), (2, 2, 2, 4, 2)
+        turns = 1 if rng.random() < 0.4 * progress else turns
+    most_passages = min(most_passages, 3) if most_facts > 1 else most_passages
+    ctx = reading.context(rng, rng.randint(1, most_passages), most_facts)
+    while is_held_out(ctx.text + "\n"):
+        ctx = reading.context(rng, rng.randint(1, most_passages), most_facts)
+    return reading.dialogue(rng, ctx, turns, weights)
 
 
 def render(dialogue: Dialogue) -> str:
@@ -210,7 +218,7 @@ def train(
         chunk += 1
         for ids, mask in batches(data, settings.batch_tokens, rng):
             progress = step / settings.steps
-            rate = min(1.0, (step + 1) / 50) * min(1.0, max(0.02, (1 - progress) / 0.5))
+            rate = min(1.0, (step + 1) / 50) * max(0.02, 1 - progress)
             kept = _swap_in_nf4(matrices) if progress >= 1 - settings.nf4_share else None
             loss = _loss(model, ids, mask)
             loss.backward()

@@ -29,7 +29,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "season": words("spring summer autumn winter Easter Christmas"),
 }
 FAMILY_SIZE = 4
-FACTS_PER_PASSAGE = 2
+FACTS_PER_PASSAGE = 1
 QUESTIONS = (
     "What is the {attribute} of {name}?",
     "Which {attribute} does {name} have?",
@@ -48,7 +48,7 @@ class Product:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A passage of the catalogue: a few attributes of one product, under a stable document id."""
+    """A passage of the catalogue: what it says of one product, under a stable document id."""
 
     doc_id: str
     name: str
@@ -78,7 +78,7 @@ def catalogue(seed: int, families: int = 120) -> list[list[Product]]:
 
 
 def chunks(product: Product, rng: random.Random) -> list[Chunk]:
-    """The product's page cut into passages of two facts; `rng` decides which facts stand together."""
+    """The product's page cut into passages; `rng` decides their order."""
     keys = rng.sample(list(ATTRIBUTES), len(ATTRIBUTES))
     parts = [tuple(keys[start : start + FACTS_PER_PASSAGE]) for start in range(0, len(keys), FACTS_PER_PASSAGE)]
     return [
@@ -93,7 +93,7 @@ def chunks(product: Product, rng: random.Random) -> list[Chunk]:
 
 
 def traces(
-    seed: int, n: int, *, families: int = 120, unanswerable_share: float = 0.35, max_passages: int = 3
+    seed: int, n: int, *, families: int = 120, unanswerable_share: float = 0.35, max_passages: int = 4
 ) -> list[dict[str, Any]]:
     """A RAG log of `n` requests over the catalogue of `seed`.
 

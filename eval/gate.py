@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from curate.behaviour import Bound
+from curate.behaviour import Bound, GateLine
 from eval.retention import items_needed
 from eval.statistics import clopper_pearson_bound, smallest_n
 
@@ -22,7 +22,7 @@ class Place(NamedTuple):
     counted: str
 
 
-PLACES = {
+PLACES: dict[GateLine, Place] = {
     "schema_adherence": Place("schema", "adherence", "schema adherence", "pairs"),
     "hallucination_rate": Place("abstention", "hallucination_rate", "the hallucination rate", "unanswerable pairs"),
     "over_abstention_rate": Place("abstention", "over_abstention_rate", "over-abstention", "answerable pairs"),
@@ -40,7 +40,7 @@ MISSING_PART = {
 }
 
 
-def judge(scores: Mapping[str, Any], gate: Mapping[str, Bound]) -> dict[str, Any]:
+def judge(scores: Mapping[str, Any], gate: Mapping[GateLine, Bound]) -> dict[str, Any]:
     """{"verdict", "reasons", "gate"} of scores under a behaviour's gate.
 
     A line of the gate is GO when the one-sided 95 % bound of its number is on the right side, NO-GO when the other
@@ -59,7 +59,7 @@ def judge(scores: Mapping[str, Any], gate: Mapping[str, Bound]) -> dict[str, Any
     return {"verdict": ranked[0]["verdict"], "reasons": [line["reason"] for line in ranked], "gate": lines}
 
 
-def _line(metric: str, bound: Bound, verdict: Verdict, reason: str, **numbers: Any) -> dict[str, Any]:
+def _line(metric: GateLine, bound: Bound, verdict: Verdict, reason: str, **numbers: Any) -> dict[str, Any]:
     """One line of the gate; every key is always there, None where it has no number."""
     keys = ("value", "low", "high", "n", "one_sided_bound", "opposite_bound", "needed_n", "needed_more")
     values = {key: numbers.pop(key, None) for key in keys}
@@ -71,7 +71,7 @@ def _sentence(text: str) -> str:
     return text[0].upper() + text[1:] + "."
 
 
-def _rate_line(metric: str, scores: Mapping[str, Any], bound: Bound) -> dict[str, Any]:
+def _rate_line(metric: GateLine, scores: Mapping[str, Any], bound: Bound) -> dict[str, Any]:
     place = PLACES[metric]
     part = scores.get(place.part)
     found = part.get(place.key) if part else None

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from curate.errors import PredictionError
 from curate.files import parse_json
@@ -26,8 +26,24 @@ class Prediction(BaseModel):
     abstained: bool | None = Field(default=None, description="A judge's word; overrules our own grading.")
     latency_seconds: float | None = Field(default=None, ge=0)
 
+    @field_validator("id", "output")
+    @classmethod
+    def _is_text(cls, value: str) -> str:
+        if is_text(value):
+            return value
+        raise ValueError("it holds half of a surrogate pair, which no text can; write U+FFFD in its place")
+
 
 Predictions = Mapping[str, Prediction]
+
+
+def is_text(value: str) -> bool:
+    """Whether a string can be written as UTF-8: JSON's escapes can spell halves of surrogate pairs."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def parse_prediction(text: str, where: str) -> Prediction:
@@ -38,7 +54,10 @@ def parse_prediction(text: str, where: str) -> Prediction:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "prediction"
         fix = FIXES.get(field) if first["type"] != "missing" else f"give every line {field!r}"
-        raise PredictionError(f"{field}: {first['msg']}", where=where, fix=fix) from None
+        message = "is missing" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
+        if field == "prediction":
+            message = "a line is one JSON object"
+        raise PredictionError(f"{field}: {message}", where=where, fix=fix) from None
     except ValueError as error:
         raise PredictionError(f"not valid JSON: {error}", where=where) from None
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from curate.behaviour import MISSING, Behaviour, Violation, resolve, same_json
 from curate.files import DuplicateKeyError, parse_json
 from curate.pairs import Pair
+from eval.predictions import is_text
 from eval.statistics import Rate, rate
 
 EMPTY, NOT_JSON, WRAPPED, TRUNCATED, DUPLICATE = "empty", "not_json", "wrapped", "truncated", "duplicate_key"
@@ -56,6 +57,8 @@ def read_output(behaviour: Behaviour, text: str, finish: str | None = None) -> R
         value = parse_json(text)
     except ValueError as error:
         return _read_broken(behaviour, text, finish, error)
+    if "\\ud" in text.lower() and not is_text(json.dumps(value, ensure_ascii=False)):
+        return Reading(MISSING, NOT_JSON, False)  # its strings are no text; RFC 8259, section 8.2, promises nothing
     violations = _violations(behaviour, value)
     return Reading(value, violations[0].keyword if violations else None, not violations, tuple(violations))
 

@@ -1,4 +1,4 @@
-"""Predictions become scores: every number of DESIGN 6 that needs no second model, in one pure function."""
+"""Predictions become scores: every output graded once, the numbers made from the grades, the verdict from those."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 from curate.behaviour import Behaviour
 from curate.pairs import Pair
-from eval.abstention import ANSWERED, Cell, abstention_numbers, cell_of
+from eval.abstention import ANSWERED, RIGHT, Cell, abstention_numbers, cell_of
 from eval.calibration import Answer, calibration_numbers
+from eval.gate import judge
 from eval.grounding import grounding_numbers
 from eval.predictions import Prediction, Predictions
 from eval.schema import Reading, read_output, schema_numbers
+from eval.statistics import CONFIDENCE, mcnemar, paired_bounds, rate
 
 PARTS = ("schema", "abstention", "calibration", "grounding", "retention")
 
@@ -84,3 +86,50 @@ def answers_of(graded: Sequence[Graded]) -> list[Answer]:
         for one in graded
         if one.cell in ANSWERED and one.prediction.confidence is not None
     ]
+
+
+def assemble_scores(
+    behaviour: Behaviour,
+    tuned: Mapping[str, Any],
+    baseline: Mapping[str, Any] | None = None,
+    retention: Mapping[str, Any] | None = None,
+    sources: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The whole of `scores.json`: the verdict under the behaviour's gate, the numbers, and those of the baseline.
+
+    `tuned` and `baseline` are what `score_predictions` gave, `retention` what `retention_numbers` gave.
+    """
+    numbers = {part: tuned.get(part) for part in PARTS} | {"retention": retention}
+    return {
+        **judge(numbers, behaviour.gate),
+        "n": tuned["n"],
+        **numbers,
+        "baseline": None if baseline is None else {part: baseline.get(part) for part in PARTS},
+        "against_baseline": None if baseline is None else compare_outcomes(baseline["outcomes"], tuned["outcomes"]),
+        "sources": dict(sources or {}),
+        "outcomes": tuned["outcomes"],
+    }
+
+
+def compare_outcomes(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, Any] | None:
+    """Right against right on the pairs both answered (abstaining on the unanswerable is right); None without any.
+
+    `difference` is second − first with its two-sided 95 % interval; `mcnemar_p` says how easily chance gives it.
+    """
+    common = [one for one in first if one in second]
+    if not common:
+        return None
+    only_first = sum(first[one] in RIGHT and second[one] not in RIGHT for one in common)
+    only_second = sum(second[one] in RIGHT and first[one] not in RIGHT for one in common)
+    low, high = paired_bounds(only_first, only_second, len(common), (1 + CONFIDENCE) / 2)
+    return {
+        "n": len(common),
+        "first": rate(sum(first[one] in RIGHT for one in common), len(common)),
+        "second": rate(sum(second[one] in RIGHT for one in common), len(common)),
+        "difference": (only_second - only_first) / len(common),
+        "low": low,
+        "high": high,
+        "only_first": only_first,
+        "only_second": only_second,
+        "mcnemar_p": mcnemar(only_first, only_second),
+    }

@@ -1,0 +1,150 @@
+"""The commands of stage three."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from curate.console import DONE, FINDINGS, INCONCLUSIVE, emit, json_option, say
+
+EXITS = {"GO": DONE, "NO-GO": FINDINGS, "INCONCLUSIVE": INCONCLUSIVE}
+File = click.Path(dir_okay=False, path_type=Path)
+Directory = click.Path(file_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("predictions", type=File)
+@click.option("--release", metavar="NAME", help="Score against this release's test split; the newest if not given.")
+@click.option("--pairs", type=File, help="Score against the pairs of this file instead.")
+@click.option("--behaviour", type=File, help="With --pairs: the behaviour; the workspace's if not given.")
+@click.option("--baseline", type=File, help="Predictions of the model to compare with, on the same pairs.")
+@click.option("--retention", type=(File, File), metavar="BASE TUNED", help="Results on general items, for the gate.")
+@click.option("--closed-book", type=File, help="Predictions made without passages: what the model knows by heart.")
+@click.option("--partial", is_flag=True, help="Score what is there although some pairs have no prediction.")
+@click.option("--out", type=Directory, help="Write the report into this directory.")
+@json_option
+@click.pass_context
+def score(
+    ctx: click.Context,
+    predictions: Path,
+    release: str | None,
+    pairs: Path | None,
+    behaviour: Path | None,
+    baseline: Path | None,
+    retention: tuple[Path, Path] | None,
+    closed_book: Path | None,
+    partial: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Score outputs made anywhere and judge them by the behaviour's gate.
+
+    PREDICTIONS is a file of JSON lines: {"id": "…", "output": "the raw text"}, with "confidence", "finish", "correct"
+    and "abstained" where there are any. With a release, predictions for its calibration split choose the threshold.
+
+    Exit code: 0 GO, 3 NO-GO, 4 INCONCLUSIVE.
+
+    \b
+    Example:
+      tutelage eval score answers.jsonl --release v1 --baseline before.jsonl --out reports/first
+    """
+    from curate.workspace import Workspace
+    from eval.scored import Request, score_files, write_scored
+    from eval.tables import scores_text
+
+    request = Request(predictions, release, pairs, behaviour, baseline, retention, closed_book, partial)
+    scored = score_files(request, Workspace(Path(ctx.obj or ".")))
+    if scored.scores["sources"]["partial"]:
+        n, total = scored.scores["n"], len(scored.against.test)
+        say(f"Only {n:,} of {total:,} pairs have a prediction; the rest count nowhere.")
+    if out is not None:
+        write_scored(scored, out)
+        say(f"Report: {out / 'report.html'}")
+    emit(scored.scores, scores_text(scored.scores), as_json)
+    ctx.exit(EXITS[scored.scores["verdict"]])
+
+
+@click.command()
+@click.argument("base", type=File)
+@click.argument("tuned", type=File)
+@click.option(
+    "--margin", type=click.FloatRange(0, 1, max_open=True), default=0.02, show_default=True, help="Of accuracy."
+)
+@click.option("--loss-margin", type=click.FloatRange(0), default=0.05, show_default=True, help="In nats per token.")
+@json_option
+@click.pass_context
+def retention(ctx: click.Context, base: Path, tuned: Path, margin: float, loss_margin: float, as_json: bool) -> None:
+    """Say whether a tuned model still does what its base could: paired non-inferiority, set by set.
+
+    BASE and TUNED are files of JSON lines {"id": "…", "correct": true}, with "set" and "group" where there are any; or
+    {"id": "…", "nats_per_token": 2.1, "tokens": 40} for losses. Both models must have done the same items.
+
+    Exit code: 0 non-inferior on every set, 3 inferior on one, 4 too few items to say.
+
+    \b
+    Example:
+      tutelage eval retention base.jsonl tuned.jsonl --margin 0.02
+    """
+    from eval.retention import read_results, retention_numbers
+    from eval.tables import retention_text
+
+    numbers = retention_numbers(read_results(base), read_results(tuned), margin, loss_margin)
+    emit(numbers, retention_text(numbers), as_json)
+    ctx.exit({True: DONE, False: FINDINGS, None: INCONCLUSIVE}[numbers["non_inferior"]])
+
+
+@click.command()
+@click.argument("directory", metavar="DIR", type=Directory)
+@json_option
+@click.pass_context
+def gate(ctx: click.Context, directory: Path, as_json: bool) -> None:
+    """Print a report's verdict and exit with it, as a step of CI.
+
+    Exit code: 0 GO, 3 NO-GO, 4 INCONCLUSIVE; 1 where the scores were changed after they were written.
+
+    \b
+    Example:
+      tutelage eval gate reports/v1 || echo "not shipped"
+    """
+    from eval.comparing import read_scores
+    from eval.tables import gate_table
+
+    scores = read_scores(find_report(ctx, directory))
+    shown = {key: scores.get(key) for key in ("verdict", "reasons", "gate", "n")}
+    reasons = "\n".join(f"- {reason}" for reason in scores.get("reasons") or [])
+    text = "\n\n".join(part for part in (scores["verdict"], reasons, gate_table(scores)) if part)
+    emit(shown, text, as_json)
+    ctx.exit(EXITS[scores["verdict"]])
+
+
+@click.command()
+@click.argument("directories", metavar="DIR DIR…", nargs=-1, required=True, type=Directory)
+@json_option
+@click.pass_context
+def compare(ctx: click.Context, directories: tuple[Path, ...], as_json: bool) -> None:
+    """Put reports side by side and say which differences are real.
+
+    Every report is held against the first one, on the pairs that both answered: an exact McNemar test on what is right
+    and wrong, adjusted for the number of reports.
+
+    \b
+    Example:
+      tutelage eval compare reports/before reports/after
+    """
+    from eval.comparing import compare_reports, name_reports
+    from eval.tables import comparison_text
+
+    if len(directories) < 2:
+        raise click.UsageError("Name at least two reports.")
+    compared = compare_reports(name_reports([find_report(ctx, directory) for directory in directories]))
+    emit(compared, comparison_text(compared), as_json)
+
+
+def find_report(ctx: click.Context, directory: Path) -> Path:
+    """The report at that path, or of that name in the workspace's `reports`."""
+    from curate.workspace import Workspace
+
+    if (directory / "scores.json").is_file():
+        return directory
+    return Workspace(Path(ctx.obj or ".")).find("report", directory)

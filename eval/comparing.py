@@ -1,0 +1,79 @@
+"""Reports side by side: the same numbers in columns, and which differences in right answers are more than chance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from curate.errors import WorkspaceError
+from curate.files import read_json, sha256_file
+from curate.manifest import NAME, read_manifest
+from eval.gate import PLACES
+from eval.scoring import compare_outcomes
+from eval.statistics import holm
+
+SCORES = "scores.json"
+EXTRA = ("truthfulness", "f1")
+
+
+def read_scores(directory: Path) -> dict[str, Any]:
+    """`scores.json` of a report; raises `WorkspaceError` where it is missing, no scores, or not what was written."""
+    path = directory / SCORES
+    if not path.is_file():
+        fix = "name a directory that tutelage eval run or tutelage eval score --out wrote"
+        raise WorkspaceError(f"this is no report: it has no {SCORES}", where=str(directory), fix=fix)
+    scores = read_json(path)
+    if not isinstance(scores, dict) or scores.get("verdict") not in ("GO", "NO-GO", "INCONCLUSIVE"):
+        raise WorkspaceError("it holds no verdict", where=str(path))
+    if (directory / NAME).is_file():
+        listed = read_manifest(directory, "report").files.get(SCORES)
+        if listed != sha256_file(path):
+            fix = "tutelage verify says what changed; score again to get a report that holds"
+            raise WorkspaceError("it was changed after it was written", where=str(path), fix=fix)
+    return scores
+
+
+def name_reports(directories: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """The scores of each report under a name that tells it apart: its directory's, its path where two have one name."""
+    names = [directory.resolve().name for directory in directories]
+    shown = [name if names.count(name) == 1 else str(path) for name, path in zip(names, directories, strict=True)]
+    named = {name: read_scores(path) for name, path in zip(shown, directories, strict=True)}
+    if len(named) < len(directories):
+        raise WorkspaceError("a report stands twice in the list", fix="name each report once")
+    return named
+
+
+def compare_reports(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """{"reports", "numbers", "differences"} of two or more reports, each against the first.
+
+    `numbers` has a row per gate line and more; `differences` are paired, on the pairs both reports answered, with
+    p-values adjusted for their number (Holm). A difference is `real` where that is below 0.05.
+    """
+    names = list(named)
+    rows = {str(metric): _row(named.values(), place.part, place.key) for metric, place in PLACES.items()}
+    rows |= {key: _row(named.values(), "abstention", key) for key in EXTRA}
+    first = named[names[0]].get("outcomes") or {}
+    found = {name: compare_outcomes(first, named[name].get("outcomes") or {}) for name in names[1:]}
+    paired = {name: one for name, one in found.items() if one is not None}
+    adjusted = dict(zip(paired, holm([one["mcnemar_p"] for one in paired.values()]), strict=True))
+    return {
+        "reports": [
+            {"name": name, "verdict": scores["verdict"], "n": scores.get("n")} for name, scores in named.items()
+        ],
+        "numbers": rows,
+        "differences": [
+            {"first": names[0], "second": name, "paired": one}
+            if one is None
+            else {
+                "first": names[0],
+                "second": name,
+                "paired": {**one, "adjusted_p": adjusted[name], "real": adjusted[name] < 0.05},
+            }
+            for name, one in found.items()
+        ],
+    }
+
+
+def _row(reports: Sequence[Mapping[str, Any]] | Any, part: str, key: str) -> list[Any]:
+    return [(scores.get(part) or {}).get(key) for scores in reports]

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from curate.card import dataset_card
 from curate.draft import SCHEMA, Draft, frozen, frozen_behaviour, make_draft
 from curate.errors import WorkspaceError
-from curate.files import atomic_directory, parse_json, sha256_file, write_text
+from curate.facts import reviewed_ids
+from curate.files import atomic_directory, sha256_file, write_text
 from curate.manifest import Input, Manifest, read_manifest, write_manifest
 from curate.pairs import Pair, read_pairs
 from curate.parquet import read_parquet, write_parquet
@@ -180,21 +181,6 @@ def _check_name(name: str | None) -> None:
         raise WorkspaceError(
             f"{name!r} cannot be a release's name", fix="letters, digits, dots, dashes and underscores, e.g. r1"
         )
-
-
-def reviewed_ids(workspace: Workspace) -> set[str]:
-    """The ids of the pairs that people reviewed, by the lines in `review/`; unreadable lines count for nothing."""
-    found = set()
-    for path in sorted(workspace.review.glob("*.jsonl")):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                value = parse_json(line)
-            except ValueError:
-                continue
-            name = value.get("pair", value.get("id")) if isinstance(value, dict) else None
-            if isinstance(name, str):
-                found.add(name)
-    return found
 
 
 def release_document(made: Released) -> dict[str, Any]:

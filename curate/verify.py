@@ -17,7 +17,7 @@ from curate.pairs import Pair, iterate_pairs
 from curate.splits import SPLITS
 
 CHECKPOINTS = "checkpoints"  # of runs: they come and go, and what counts of them is the adapter
-_HUB = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+_HUB = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@\S+)?")
 
 
 @dataclass

@@ -1,0 +1,142 @@
+"""The commands that belong to no stage: init, advise, verify."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from curate.console import FINDINGS, emit, json_option, say
+from curate.errors import WorkspaceError
+
+
+@click.command()
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path), default=Path())
+@click.option("--text", "as_text", is_flag=True, help="Outputs are plain text; without it they are JSON.")
+@click.option("--base", metavar="MODEL", help="The model to tune: a name on the hub or a directory.")
+@click.pass_context
+def init(ctx: click.Context, directory: Path, as_text: bool, base: str | None) -> None:
+    """Make a workspace with a behaviour, a schema and a recipe to edit.
+
+    Writes behaviour.yaml, schema.json (JSON outputs), recipe.yaml, examples.jsonl and .gitignore into DIRECTORY. Never
+    overwrites: where one of them exists, nothing is written.
+
+    \b
+    Example:
+      tutelage init support --base Qwen/Qwen3-4B-Instruct-2507
+    """
+    from curate.starting import start_workspace
+
+    root = Path(ctx.obj or ".") / directory
+    written = start_workspace(root, as_text, base)
+    for name, what in written.items():
+        say(f"{root / name}  {what}")
+    place = "" if root == Path() else f" -C {shlex.quote(str(root))}"
+    examples = "examples.jsonl" if not place else shlex.quote(str(root / "examples.jsonl"))
+    lines = [
+        f"tutelage{place} curate import {examples}",
+        f"tutelage{place} curate check",
+        f"tutelage{place} advise",
+    ]
+    say("\nEdit behaviour.yaml to say what good output is. The examples show the way:")
+    click.echo("\n".join(f"  {line}" for line in lines))
+    say("Then import your own RAG log in their place (tutelage curate import --help).")
+
+
+@click.command()
+@click.option("--changes", type=click.Choice(["weekly", "monthly", "rarely"]), help="How often the knowledge changes.")
+@click.option("--cite/--no-cite", default=None, help="Whether an answer must name its source.")
+@click.option("--lacking", type=click.Choice(["knowledge", "behaviour", "both"]), help="What the model lacks today.")
+@click.option(
+    "--at-hand", type=click.Choice(["documents", "pairs", "both", "neither"]), help="Documents, or curated pairs."
+)
+@click.option("--latency", type=click.FloatRange(min=0, min_open=True), help="Seconds an answer may take.")
+@json_option
+@click.pass_context
+def advise(
+    ctx: click.Context,
+    changes: str | None,
+    cite: bool | None,
+    lacking: str | None,
+    at_hand: str | None,
+    latency: float | None,
+    as_json: bool,
+) -> None:
+    """Five questions: RAG, fine-tuning, or RAG first and then both, and why.
+
+    Asks what no option answers, on a terminal. Reads the workspace where there is one: how many pairs, how many
+    reviewed, how balanced, what was released and what the newest report says.
+
+    \b
+    Example:
+      tutelage advise --changes monthly --cite --lacking behaviour --at-hand both --latency 3
+    """
+    from curate import advise as advice
+    from curate.facts import read_facts
+    from curate.workspace import Workspace
+
+    given = {"changes": changes, "cite": cite, "lacking": lacking, "at_hand": at_hand, "latency_seconds": latency}
+    answers = advice.Answers(**_ask({key: value for key, value in given.items() if value is not None}))
+    facts = read_facts(Workspace(Path(ctx.obj or ".")))
+    given_advice = advice.advise(answers, facts)
+    emit(advice.document(given_advice, facts), advice.text(given_advice, facts), as_json)
+
+
+# key -> the option, the question, what a valid answer is
+QUESTIONS: dict[str, tuple[str, str, Any]] = {
+    "changes": ("--changes", "How often does the knowledge change", click.Choice(["weekly", "monthly", "rarely"])),
+    "cite": ("--cite or --no-cite", "Must an answer name its source", click.BOOL),
+    "lacking": ("--lacking", "What does the model lack today", click.Choice(["knowledge", "behaviour", "both"])),
+    "at_hand": ("--at-hand", "What is at hand", click.Choice(["documents", "pairs", "both", "neither"])),
+    "latency_seconds": (
+        "--latency",
+        "How many seconds may an answer take",
+        click.FloatRange(min=0, min_open=True),
+    ),
+}
+
+
+def _ask(given: dict[str, Any]) -> dict[str, Any]:
+    """The five answers; asks for those that are not given, where there is a terminal to ask on."""
+    open_questions = [key for key in QUESTIONS if key not in given]
+    if open_questions and not sys.stdin.isatty():
+        options = ", ".join(QUESTIONS[key][0] for key in open_questions)
+        raise click.UsageError(f"no terminal to ask on; answer by options: {options}")
+    for key in open_questions:
+        _, question, kind = QUESTIONS[key]
+        if kind is click.BOOL:
+            given[key] = click.confirm(question + "?", err=True)
+        else:
+            given[key] = click.prompt(question + "?", type=kind, err=True, prompt_suffix=" ")
+    return given
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@json_option
+@click.pass_context
+def verify(ctx: click.Context, directory: Path, as_json: bool) -> None:
+    """Walk the hash chain of a release, run or report back to its pairs.
+
+    Hashes again every file that a manifest lists, on the way from DIRECTORY through all it was made from, and names
+    each one that changed, went missing or was added. Pairs imported after a release are a note; a released pair that
+    changed or went is named. Exit code 3 where anything differs.
+
+    \b
+    Example:
+      tutelage verify reports/first
+    """
+    from curate.verify import document, tree
+    from curate.verify import verify as walk
+
+    root = Path(ctx.obj or ".")
+    place = next((path for path in (directory, root / directory) if path.is_dir()), None)
+    if place is None:
+        raise WorkspaceError("there is no such directory", where=str(directory), fix="tutelage verify releases/NAME")
+    done = walk(place, root if (root / "behaviour.yaml").is_file() else None)
+    emit(document(done), tree(done), as_json)
+    if done.findings:
+        ctx.exit(FINDINGS)

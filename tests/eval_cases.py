@@ -1,0 +1,135 @@
+"""A small scored world for the tests of eval's pages: pairs, outputs of a base and a tuned model, their scores."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+from curate.behaviour import Abstain, Answer, Behaviour, Bound, Citations, Output
+from curate.pairs import Pair, Passage
+from eval.failures import Failure, find_failures
+from eval.gate import judge
+from eval.predictions import Prediction
+from eval.retention import Result, retention_numbers
+from eval.scoring import grade, score_graded
+
+SCHEMA = {
+    "type": "object",
+    "required": ["status", "answer", "citations"],
+    "additionalProperties": False,
+    "properties": {
+        "status": {"enum": ["answered", "unknown"]},
+        "answer": {"type": ["string", "null"]},
+        "citations": {"type": "array", "items": {"type": "string"}},
+    },
+}
+UNKNOWN = {"status": "unknown", "answer": None, "citations": []}
+COLOURS = ("red", "green", "blue", "black", "white")
+
+
+def behaviour(**changes: Any) -> Behaviour:
+    """The behaviour of the demo: an object with status, answer and citations."""
+    parts: dict[str, Any] = {
+        "name": "colours",
+        "prompt": "{% for p in passages %}[{{ p.id }}] {{ p.text }}\n{% endfor %}{{ question }}",
+        "output": Output(format="json", schema="schema.json"),
+        "schema_document": SCHEMA,
+        "abstain": Abstain(where="/status", equals="unknown", output=UNKNOWN),
+        "answer": Answer(at="/answer"),
+        "citations": Citations(at="/citations"),
+        "gate": {
+            "schema_adherence": Bound(at_least=0.95),
+            "hallucination_rate": Bound(at_most=0.05),
+            "over_abstention_rate": Bound(at_most=0.10),
+            "retention_drop": Bound(at_most=0.02),
+        },
+    }
+    return Behaviour(**{**parts, **changes})
+
+
+def pairs(n: int = 200) -> list[Pair]:
+    """Every third pair is unanswerable."""
+    return [
+        Pair(
+            id=f"q{i:03}",
+            question=f"What colour is box {i}?",
+            passages=(
+                Passage(id="p1", text=f"Box {i} is {COLOURS[i % 5]}." if i % 3 else "It rains.", source=f"log{i}.md#a"),
+                Passage(id="p2", text=f"Box {i + 1} is heavy.", source=f"log{i}.md#b"),
+            ),
+            output=answer(COLOURS[i % 5]) if i % 3 else UNKNOWN,
+            answerable=bool(i % 3),
+        )
+        for i in range(n)
+    ]
+
+
+def answer(colour: str) -> dict[str, Any]:
+    return {"status": "answered", "answer": colour, "citations": ["p1"]}
+
+
+def predictions(wanted: list[Pair], skill: float, tidy: float, seed: int = 1) -> dict[str, Prediction]:
+    """Outputs of a model that is right in `skill` of the cases and keeps to the schema in `tidy` of them."""
+    dice = random.Random(seed)
+    made = {}
+    for pair in wanted:
+        right = dice.random() < skill
+        wrong = answer(dice.choice(COLOURS)) if dice.random() < 0.6 else UNKNOWN
+        output = json.dumps(pair.output if right else wrong)
+        if dice.random() > tidy:
+            output = dice.choice(
+                ["```json\n" + output + "\n```", output[:-9], "The box is red.", '{"status": "answered"}', ""]
+            )
+        confidence = min(0.999, max(0.01, dice.gauss(0.9 if right else 0.6, 0.12)))
+        made[pair.id] = Prediction(id=pair.id, output=output, confidence=round(confidence, 4), finish="stop")
+    return made
+
+
+def results(sets: dict[str, tuple[int, float, float]]) -> tuple[list[Result], list[Result]]:
+    """Set -> (items, accuracy of the base, share that the tuned model lost) as paired results."""
+    base, tuned = [], []
+    for name, (n, accuracy, lost) in sets.items():
+        for i in range(n):
+            right = i < accuracy * n
+            base.append(Result(id=f"{i}", set=name, correct=right))
+            tuned.append(Result(id=f"{i}", set=name, correct=right and i >= lost * n))
+    return base, tuned
+
+
+def scored(
+    rules: Behaviour | None = None, tuned: tuple[float, float] = (0.96, 0.99), with_base: bool = True
+) -> tuple[dict[str, Any], list[Failure]]:
+    """Scores and failures as `eval run` makes them."""
+    rules = rules or behaviour()
+    asked = pairs()
+    held_out = pairs(150)
+    graded = grade(rules, asked, predictions(asked, *tuned))
+    calibration = (held_out, predictions(held_out, *tuned, seed=3))
+    scores = score_graded(rules, graded, calibration)
+    sides = results({"copy": (400, 0.97, 0.0), "reverse": (400, 0.9, 0.005), "capitals": (400, 0.8, 0.0)})
+    scores["retention"] = retention_numbers(*sides) if with_base else None
+    scores["baseline"] = None
+    if with_base:
+        scores["baseline"] = score_graded(rules, grade(rules, asked, predictions(asked, 0.3, 0.4, seed=2)))
+    scores.update(judge(scores, rules.gate))
+    scores["sources"] = {
+        "title": "colours: run a on release r",
+        "chain": [
+            {"role": "run", "name": "a", "sha256": "1f" * 32, "made_from": "release, recipe, base"},
+            {"role": "release", "name": "r", "sha256": "2e" * 32, "made_from": "pairs, behaviour"},
+        ],
+        "facts": [["Base model", "demo"], ["Adapter scale", "0.75"]],
+        "scales": {
+            "chosen": 0.75,
+            "kept": True,
+            "curve": [
+                {"scale": 0.0, "task": 0.05, "retention": {"all": 0.91}},
+                {"scale": 0.25, "task": 0.4, "retention": {"all": 0.91}, "kept": True},
+                {"scale": 0.5, "task": 0.8, "retention": {"all": 0.9}, "kept": True},
+                {"scale": 0.75, "task": 0.95, "retention": {"all": 0.9}, "kept": True},
+                {"scale": 1.0, "task": 0.97, "retention": {"all": 0.8}, "kept": False},
+            ],
+        },
+    }
+    return scores, find_failures(rules, graded)

@@ -41,3 +41,11 @@ class TrainingError(TutelageError):
 
 class PredictionError(TutelageError):
     """A predictions file cannot be scored."""
+
+
+class ServerError(TutelageError):
+    """The Argilla on this machine cannot be made, started or reached."""
+
+
+class ReviewError(TutelageError):
+    """A round of review cannot go on: Argilla does not answer, refuses, or holds something else than expected."""

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from curate.console import FINDINGS, emit, json_option, say, workspace
+from curate.console import FINDINGS, emit, json_option, progress, say, workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from curate.records import Unreadable
+    from curate.unanswerable import How
 
 SHOWN = 20  # complaints of one kind that are printed; --json has them all
 
@@ -62,7 +69,7 @@ def import_(
     plan = parse_plan(maps, sets, abstain_unanswerable, renumber_passages)
     reading = read_files(files, plan, behaviour)
     merged = merge(place, reading.pairs.values())
-    _complain([str(one) for one in reading.unreadable])
+    _complain(reading.unreadable)
     if reading.repeated:
         say(f"{len(reading.repeated)} ids stood there more than once with other content; the last one counts.")
     text = (
@@ -76,8 +83,163 @@ def import_(
     ctx.exit(FINDINGS if reading.unreadable else 0)
 
 
-def _complain(lines: list[str]) -> None:
-    for line in lines[:SHOWN]:
-        say(f"unreadable: {line}")
-    if len(lines) > SHOWN:
-        say(f"… and {len(lines) - SHOWN} more; --json has them all")
+def _complain(unreadable: Sequence[Unreadable]) -> None:
+    """Each reason once with its lines: a wrong --map fails on every line in the same way."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for one in unreadable:
+        groups.setdefault((one.file, one.reason), []).extend([one.line] if one.line else [])
+    for (file, reason), lines in list(groups.items())[:SHOWN]:
+        named = ", ".join(map(str, lines[:5])) + (f" and {len(lines) - 5:,} more" if len(lines) > 5 else "")
+        say(f"unreadable: {file}{f', line {named}' if lines else ''}: {reason}")
+    if len(groups) > SHOWN:
+        say(f"… and {len(groups) - SHOWN:,} more; --json has them all")
+
+
+@click.command()
+@click.option("--rule", metavar="RULE", help="Only this rule, every finding of it.")
+@click.option("--level", type=click.Choice(["warning", "error"]), default="warning", help="From this level on.")
+@click.option(
+    "--max-characters",
+    type=click.IntRange(min=1),
+    help="Limit of a pair's length; four times the recipe's max_length if not given.",
+)
+@json_option
+@click.pass_context
+def check(ctx: click.Context, rule: str | None, level: str, max_characters: int | None, as_json: bool) -> None:
+    """Find what is wrong with the pairs: what would be trained badly, leak, or contradict itself.
+
+    Changes nothing. docs/rules.md has a section for each rule. Exit code 3 where there are findings of the level asked
+    for; a release leaves pairs with errors out and takes those with warnings.
+
+    \b
+    Example:
+      tutelage curate check
+      tutelage curate check --rule personal-data
+    """
+    from curate.behaviour import load_behaviour
+    from curate.checks import CHARACTERS_PER_TOKEN, MAX_CHARACTERS, RULES, check_pairs
+    from curate.findings import document
+    from curate.listing import listing, recipe_tokens
+    from curate.pairs import read_pairs
+
+    if rule is not None and rule not in RULES:
+        raise click.BadParameter(f"{rule!r} is none of {', '.join(RULES)}", param_hint="--rule")
+    place = workspace(ctx)
+    behaviour = load_behaviour(place.behaviour)
+    pairs = read_pairs(place.pairs)
+    tokens = recipe_tokens(place.recipe)
+    limit = max_characters or (tokens * CHARACTERS_PER_TOKEN if tokens else MAX_CHARACTERS)
+    findings = [
+        one
+        for one in check_pairs(progress(pairs, "checking", len(pairs)), behaviour, limit)
+        if (rule is None or one.rule == rule) and (level == "warning" or one.level == "error")
+    ]
+    emit(document(findings), listing(findings, len(pairs), everything=rule is not None), as_json)
+    ctx.exit(FINDINGS if findings else 0)
+
+
+@click.command()
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.3,
+    show_default=True,
+    help="Share of unanswerable pairs to reach.",
+)
+@click.option(
+    "--how",
+    type=click.Choice(["remove", "swap", "both"]),
+    default="swap",
+    show_default=True,
+    help="Remove the supporting passage, or swap it for one of another pair that does not hold the answer.",
+)
+@click.option("--seed", type=int, default=17, show_default=True, help="Which pairs get a twin, and which distractors.")
+@json_option
+@click.pass_context
+def unanswerable(ctx: click.Context, share: float, how: How, seed: int, as_json: bool) -> None:
+    """Make abstaining twins of answerable pairs: the same question without the passage that holds the answer.
+
+    Adds twins until unanswerable pairs make up the share. No passage of a twin holds an accepted answer; pairs for
+    which that cannot be had or verified are skipped and counted. A twin's meta.twin_of names its original, and a
+    release keeps both on one side. Running it again adds nothing.
+
+    Swapping leaves as many passages as there were. Removing leaves fewer, which a model may take for the sign to
+    abstain: use it where the number of passages varies anyway.
+
+    \b
+    Example:
+      tutelage curate unanswerable --share 0.3
+    """
+    from curate.behaviour import load_behaviour
+    from curate.importing import merge_locked
+    from curate.pairs import read_pairs
+    from curate.unanswerable import make_twins
+
+    place = workspace(ctx)
+    behaviour = load_behaviour(place.behaviour)
+    with place.lock():
+        pairs = read_pairs(place.pairs)
+        twins = make_twins(pairs, behaviour, share, how, seed)
+        if twins.made:
+            merge_locked(place, twins.made)
+    silent = sum(not behaviour.is_answerable(pair) for pair in pairs) + len(twins.made)
+    total = len(pairs) + len(twins.made)
+    reached = silent / total if total else None
+    for reason, count in sorted(twins.skipped.items()):
+        say(f"skipped {count:,}: {reason}")
+    if len(twins.made) < twins.wanted:
+        say(f"{twins.wanted:,} twins were wanted for a share of {share:.0%}; no more can be made.")
+    text = f"{len(twins.made):,} twins added; {silent:,} of {total:,} pairs are unanswerable"
+    emit(
+        {
+            "made": len(twins.made),
+            "wanted": twins.wanted,
+            "skipped": dict(sorted(twins.skipped.items())),
+            "unanswerable": silent,
+            "total": total,
+            "share": reached,
+        },
+        text + (f" ({reached:.0%})" if reached is not None else ""),
+        as_json,
+    )
+
+
+@click.command()
+@click.option("--name", metavar="NAME", help="The release's name; r1, r2, … if not given.")
+@click.option(
+    "--fractions",
+    metavar="A,B,C,D",
+    help="Shares of train, validation, calibration and test; 0.6,0.1,0.1,0.2 if not given. 0 does without a split.",
+)
+@click.option(
+    "--group-by",
+    type=click.Choice(["document", "passage"]),
+    default="document",
+    show_default=True,
+    help="What must not stand in two splits: a source document, or only a single passage of it.",
+)
+@click.option("--fresh", is_flag=True, help="Split anew; a model trained on an earlier release has seen the new tests.")
+@json_option
+@click.pass_context
+def release(
+    ctx: click.Context, name: str | None, fractions: str | None, group_by: str, fresh: bool, as_json: bool
+) -> None:
+    """Split, freeze and hash the pairs.
+
+    Pairs that share a source document, are near-duplicates, or are a question and its unanswerable twin go to one
+    split. Pairs and documents of earlier releases keep theirs. Pairs with errors (`tutelage curate check`) and second
+    copies are left out, each one named in the manifest. Releasing the same pairs again changes nothing.
+
+    \b
+    Example:
+      tutelage curate release --name r1 --fractions 0.6,0.1,0.1,0.2
+    """
+    from curate.release import Options, describe, make_release, release_document
+    from curate.splits import parse_fractions
+
+    place = workspace(ctx)
+    wanted = parse_fractions(fractions) if fractions is not None else None
+    made = make_release(place, Options(name, wanted, "passage" if group_by == "passage" else "document", fresh))
+    for line in made.release.manifest.details["warnings"]:
+        say(f"Note: {line}")
+    emit(release_document(made), describe(made), as_json)

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+Level = Literal["error", "warning"]
+
 
 class Finding(BaseModel):
     """What a check found. `rule` is a short stable name, one section of docs/rules.md."""
@@ -15,7 +17,7 @@ class Finding(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rule: str
-    level: Literal["error", "warning"]
+    level: Level
     pair: str | None = None
     where: str
     message: str

@@ -98,17 +98,22 @@ def merge(workspace: Workspace, pairs: Iterable[Pair]) -> Merge:
     where `pairs.jsonl` itself is damaged; it is then left as it is.
     """
     with workspace.lock():
-        kept = {pair.id: pair for pair in existing_pairs(workspace)}
-        added: list[str] = []
-        updated: list[str] = []
-        unchanged: list[str] = []
-        for pair in pairs:
-            before = kept.get(pair.id)
-            group = added if before is None else unchanged if _same(before, pair) else updated
-            group.append(pair.id)
-            kept[pair.id] = pair
-        if added or updated:
-            write_pairs(workspace.pairs, kept.values())
+        return merge_locked(workspace, pairs)
+
+
+def merge_locked(workspace: Workspace, pairs: Iterable[Pair]) -> Merge:
+    """`merge` for a caller that holds the workspace's lock."""
+    kept = {pair.id: pair for pair in existing_pairs(workspace)}
+    added: list[str] = []
+    updated: list[str] = []
+    unchanged: list[str] = []
+    for pair in pairs:
+        before = kept.get(pair.id)
+        group = added if before is None else unchanged if _same(before, pair) else updated
+        group.append(pair.id)
+        kept[pair.id] = pair
+    if added or updated:
+        write_pairs(workspace.pairs, kept.values())
     return Merge(added, updated, unchanged, len(kept))
 
 

@@ -23,6 +23,7 @@ Cell = Literal[
 ]
 CELLS: tuple[Cell, ...] = get_args(Cell)
 ANSWERED: frozenset[Cell] = frozenset({"answered_correct", "answered_wrong", "answered_unanswerable"})
+ABSTAINED: frozenset[Cell] = frozenset({"abstained_answerable", "abstained_unanswerable"})
 RIGHT: frozenset[Cell] = frozenset({"answered_correct", "abstained_unanswerable"})
 PENALTIES = {"0.5": 1, "0.75": 3, "0.9": 9}  # t -> t / (1 - t)
 

@@ -148,3 +148,66 @@ def find_report(ctx: click.Context, directory: Path) -> Path:
     if (directory / "scores.json").is_file():
         return directory
     return Workspace(Path(ctx.obj or ".")).find("report", directory)
+
+
+@click.command()
+@click.argument("model", metavar="RUN_OR_MODEL")
+@click.option("--release", metavar="NAME", help="Ask this release's test split; the run's own if not given.")
+@click.option("--name", metavar="NAME", help="The report's name; the run's if not given.")
+@click.option("--limit", type=click.IntRange(1), help="Ask at most so many pairs of a split and items of a set.")
+@click.option("--max-new-tokens", type=click.IntRange(1), help="Longest answer; twice the longest wanted and some.")
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Prompts answered at once.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where.")
+@json_option
+@click.pass_context
+def run(
+    ctx: click.Context,
+    model: str,
+    release: str | None,
+    name: str | None,
+    limit: int | None,
+    max_new_tokens: int | None,
+    batch_size: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Answer the test split with a run and with its base, score both, and write a report into reports/.
+
+    RUN_OR_MODEL is a run's name, or a model: a directory or a name on the hub, which is then scored alone. The
+    calibration split chooses the confidence threshold; the run's held-out general items show what was forgotten. What
+    was interrupted goes on where it stopped when the command is given again.
+
+    Exit code: 0 GO, 3 NO-GO, 4 INCONCLUSIVE.
+
+    \b
+    Example:
+      tutelage eval run first
+    """
+    from curate.console import workspace
+    from eval.running import Request, evaluate
+    from eval.tables import scores_text
+
+    request = Request(model, release, name, limit, max_new_tokens, batch_size, device)
+    directory, scores = evaluate(workspace(ctx), request)
+    say(f"Report: {directory / 'report.html'}")
+    emit(scores, scores_text(scores), as_json)
+    ctx.exit(EXITS[scores["verdict"]])
+
+
+@click.command()
+@click.argument("directory", metavar="DIR", type=Directory)
+@json_option
+@click.pass_context
+def report(ctx: click.Context, directory: Path, as_json: bool) -> None:
+    """Write a report's pages again from its scores, as after an update of tutelage.
+
+    Nothing is answered or scored again; the manifest is brought up to date for the pages alone.
+
+    \b
+    Example:
+      tutelage eval report reports/first
+    """
+    from eval.running import rewrite_pages
+
+    page = rewrite_pages(find_report(ctx, directory))
+    emit({"report": str(page)}, str(page), as_json)

@@ -35,6 +35,11 @@ def write_report(directory: Path, scores: Scores, failures: Sequence[Failure]) -
     "facts" ([[name, value]]).
     """
     write_failures(directory / NAME, failures)
+    return write_pages(directory, scores, failures)
+
+
+def write_pages(directory: Path, scores: Scores, failures: Sequence[Failure]) -> Path:
+    """Write report.html and report.md alone; returns the HTML file's path."""
     write_text(directory / HTML, render_html(scores, failures))
     write_text(directory / MARKDOWN, render_markdown(scores, failures))
     return directory / HTML

@@ -42,8 +42,10 @@ def rate_cell(value: Any) -> dict[str, str] | None:
     if value.get("value") is None:
         return None
     low, high, n = value.get("low"), value.get("high"), value.get("n")
-    parts = [f"[{100 * low:.1f}, {100 * high:.1f}]".replace("-", "−")] if low is not None and high is not None else []
-    parts += [f"n = {n:,}"] if n is not None else []
+    parts = []
+    if low is not None and high is not None:
+        parts.append(f"[{100 * low:.1f},\u00a0{100 * high:.1f}]".replace("-", "−"))
+    parts += [f"n\u00a0=\u00a0{n:,}"] if n is not None else []
     return {"text": percent(value["value"]), "interval": " ".join(parts)}
 
 

@@ -124,7 +124,7 @@ def load_base(base: Base, quantization: Quantization, device: str = "auto") -> t
             bnb_4bit_use_double_quant=quantization.double,
             bnb_4bit_compute_dtype=compute,
         )
-    with _hub_errors(base), _memory_errors("the base does not fit"):
+    with _hub_errors(base), memory_errors("the base does not fit"):
         model = AutoModelForCausalLM.from_pretrained(
             base.model,
             quantization_config=four,
@@ -256,7 +256,7 @@ def _hub_errors(base: Base) -> Iterator[None]:
 
 
 @contextmanager
-def _memory_errors(what: str) -> Iterator[None]:
+def memory_errors(what: str) -> Iterator[None]:
     """Turn running out of memory into an error that names what to lower."""
     import torch
 

@@ -15,6 +15,18 @@ from curate.errors import RecipeError
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads the key `on` as true; here, as in YAML 1.2, only true and false are Booleans."""
+
+
+_BOOLEAN = "tag:yaml.org,2002:bool"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in found if tag != _BOOLEAN]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOLEAN, re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
+
+
 class _Written(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -107,7 +119,8 @@ class AdapterScale(_Written):
         default=(0.25, 0.5, 0.75, 1.0), alias="from", min_length=1, description="Scales to try, each in (0, 1]."
     )
     margin: float = Field(default=0.02, ge=0, lt=1, description="Largest drop in general accuracy, as a share.")
-    sample: int = Field(default=200, ge=1, description="At most so many pairs, and so many items of each set.")
+    pairs: int = Field(default=200, ge=1, description="At most so many validation pairs are answered per scale.")
+    items: int = Field(default=400, ge=1, description="At most so many general items are answered per scale.")
 
 
 class UnanswerableShare(_Written):
@@ -169,7 +182,7 @@ class Recipe(_Written):
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe; relative paths in it become absolute. Raises `RecipeError` with every fault there is."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
     except FileNotFoundError:
         raise RecipeError("there is no such file", where=str(path), fix="tutelage init DIR makes one to edit") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:

@@ -10,7 +10,7 @@ from curate.errors import WorkspaceError
 from curate.manifest import Manifest, read_manifest
 from train.recipe import Recipe, parse_recipe
 
-ADAPTER, CHECKPOINTS, LOG, RETENTION = "adapter", "checkpoints", "log.jsonl", "retention.jsonl"
+ADAPTER, CHECKPOINTS, LOG, RETENTION, RECIPE = "adapter", "checkpoints", "log.jsonl", "retention.jsonl", "recipe.yaml"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,128 @@
+"""What the guards measure: losses on answers, and the divergence of the tuned model from its base."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row of training or evaluation: token ids of which those from `prompt_tokens` on carry loss."""
+
+    ids: tuple[int, ...]
+    prompt_tokens: int
+    rehearsal: bool = False
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Over all answer tokens of some examples: mean loss and mean KL(base || tuned), both nats per token."""
+
+    loss: float
+    kl: float | None
+    tokens: int
+
+
+def collate(examples: Sequence[Example], pad: int) -> dict[str, Tensor]:
+    """Pad on the right: input_ids, attention_mask, labels (-100: no loss), each [rows, length], and rehearsal [rows].
+
+    Padding is told by position and never by token id, so a stop token that is also the pad token keeps its loss.
+    """
+    width = max(len(one.ids) for one in examples)
+    ids = torch.full((len(examples), width), pad, dtype=torch.long)
+    mask = torch.zeros((len(examples), width), dtype=torch.long)
+    labels = torch.full((len(examples), width), -100, dtype=torch.long)
+    for row, one in enumerate(examples):
+        ids[row, : len(one.ids)] = torch.tensor(one.ids)
+        mask[row, : len(one.ids)] = 1
+        labels[row, one.prompt_tokens : len(one.ids)] = torch.tensor(one.ids[one.prompt_tokens :])
+    rehearsal = torch.tensor([one.rehearsal for one in examples])
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels, "rehearsal": rehearsal}
+
+
+def causal_model(model: Any) -> Any:
+    """The model with the language head, below PEFT where there is PEFT."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def head_logits(causal: Any, hidden: Tensor) -> Tensor:
+    """The model's own logits for hidden states [n, width] -> [n, vocabulary] in float32.
+
+    Some families scale their logits or cap them softly; the names are those of their configurations in transformers.
+    """
+    config = causal.config.get_text_config()
+    logits = causal.get_output_embeddings()(hidden).float()
+    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
+        if getattr(config, name, None) is not None:
+            logits = logits * getattr(config, name)
+            break
+    else:
+        if getattr(config, "logits_scaling", None):
+            by = config.logits_scaling
+            logits = logits * by if config.model_type == "hyperclovax" else logits / by
+    cap = getattr(config, "final_logit_softcapping", None)
+    capped: Tensor = torch.tanh(logits / cap) * cap if cap else logits
+    return capped
+
+
+def hidden_states(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
+    """Last hidden states [rows, length, width] of the model as it stands (adapter on or off)."""
+    out: Tensor = causal_model(model).base_model(input_ids=ids, attention_mask=mask, use_cache=False)[0]
+    return out
+
+
+def kl_sum(base: Tensor, tuned: Tensor) -> Tensor:
+    """Sum over positions of KL(base || tuned) in nats, from logits [n, vocabulary]."""
+    reference = functional.log_softmax(base, -1)
+    return functional.kl_div(functional.log_softmax(tuned, -1), reference, log_target=True, reduction="sum")
+
+
+@torch.no_grad()
+def measure(model: Any, examples: Sequence[Example], pad: int, batch: int, with_kl: bool = False) -> Measured:
+    """Loss (and KL to the base, which needs PEFT's `disable_adapter`) over the answers; leaves the mode as it was."""
+    was_training = model.training
+    model.eval()
+    loss, kl, tokens = 0.0, 0.0, 0
+    try:
+        for rows in _batches(examples, batch):
+            inputs = {key: value.to(model.device) for key, value in collate(rows, pad).items()}
+            labels = inputs["labels"][:, 1:]
+            at = labels != -100
+            tuned = _answer_logits(model, inputs, at)
+            loss += functional.cross_entropy(tuned, labels[at], reduction="sum").item()
+            tokens += int(at.sum())
+            if with_kl:
+                with model.disable_adapter():
+                    kl += kl_sum(_answer_logits(model, inputs, at), tuned).item()
+    finally:
+        model.train(was_training)
+    if not tokens:
+        return Measured(math.nan, None, 0)
+    return Measured(loss / tokens, kl / tokens if with_kl else None, tokens)
+
+
+def base_of(model: Any) -> AbstractContextManager[Any]:
+    """Within it, a PEFT model is its base; a plain model is one already."""
+    context: AbstractContextManager[Any] = (
+        model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
+    )
+    return context
+
+
+def _answer_logits(model: Any, inputs: dict[str, Tensor], at: Tensor) -> Tensor:
+    hidden = hidden_states(model, inputs["input_ids"], inputs["attention_mask"])[:, :-1]
+    return head_logits(causal_model(model), hidden[at])
+
+
+def _batches(examples: Sequence[Example], size: int) -> Iterator[list[Example]]:
+    ordered = sorted(examples, key=lambda one: -len(one.ids))
+    for at in range(0, len(ordered), size):
+        yield ordered[at : at + size]

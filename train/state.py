@@ -1,0 +1,117 @@
+"""The state of an unfinished run: who may work on it, what it was begun with, whether that is still so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from curate.errors import TrainingError, WorkspaceError
+from curate.files import read_json, write_json
+from curate.manifest import NAME, Input
+from curate.workspace import Workspace
+from train.run import CHECKPOINTS
+
+BEGUN, OUTCOME = "begun.json", "outcome.json"  # both in checkpoints/: they go when the run is finished
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run that is being worked on."""
+
+    directory: Path
+    inputs: dict[str, Input]
+
+
+@contextmanager
+def open_run(workspace: Workspace, name: str | None, resume: bool, inputs: dict[str, Input]) -> Iterator[Opened]:
+    """Begin a run, or go on with an unfinished one. Raises `WorkspaceError` or `TrainingError` where that cannot be.
+
+    One process at a time: the lock of a killed process is free again at once.
+    """
+    directory = _resumed(workspace, name) if resume else _begun(workspace, name)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(directory.parent / f".{directory.name}.lock", timeout=0)
+    try:
+        with lock:
+            begun = directory / CHECKPOINTS / BEGUN
+            if begun.is_file():
+                _check_same(
+                    directory, {role: Input.model_validate(one) for role, one in read_json(begun).items()}, inputs
+                )
+            else:
+                write_json(begun, {role: one.model_dump() for role, one in inputs.items()})
+            yield Opened(directory, inputs)
+    except Timeout:
+        raise TrainingError("another process is training this run", where=str(directory)) from None
+    lock_path = directory.parent / f".{directory.name}.lock"
+    lock_path.unlink(missing_ok=True)
+
+
+def unfinished(workspace: Workspace) -> list[Path]:
+    """The runs that were begun and not finished, by name."""
+    found = (path.parent.parent for path in workspace.runs.glob(f"*/{CHECKPOINTS}/{BEGUN}"))
+    return sorted(path for path in found if not (path / NAME).is_file())
+
+
+def _begun(workspace: Workspace, name: str | None) -> Path:
+    """The directory of a new run."""
+    if name is not None and not _NAME.fullmatch(name):
+        raise WorkspaceError(
+            f"{name!r} cannot be a run's name", fix="letters, digits, dots, dashes and underscores, e.g. run1"
+        )
+    open_runs = unfinished(workspace)
+    if name is None:
+        if open_runs:
+            raise WorkspaceError(
+                "this run was begun and is not finished",
+                where=str(open_runs[-1]),
+                fix=f"go on with it: --resume --name {open_runs[-1].name}; or begin another: --name NAME",
+            )
+        taken = {path.name for path in workspace.runs.glob("*")}
+        name = next(one for one in (f"run{number}" for number in range(1, len(taken) + 2)) if one not in taken)
+    directory = workspace.runs / name
+    if (directory / NAME).is_file():
+        raise WorkspaceError("this run is finished; a run is never changed", where=str(directory), fix="--name NAME")
+    if directory in open_runs:
+        raise WorkspaceError(
+            "this run was begun and is not finished",
+            where=str(directory),
+            fix=f"go on with it: --resume --name {name}; or delete the directory to begin anew",
+        )
+    return directory
+
+
+def _resumed(workspace: Workspace, name: str | None) -> Path:
+    """The directory of the run to go on with."""
+    open_runs = unfinished(workspace)
+    known = ", ".join(path.name for path in open_runs) or "none"
+    if name is None:
+        if len(open_runs) != 1:
+            what = "there is no unfinished run" if not open_runs else f"there are several unfinished runs: {known}"
+            fix = "train without --resume" if not open_runs else "say which: --resume --name NAME"
+            raise WorkspaceError(what, where=str(workspace.runs), fix=fix)
+        return open_runs[0]
+    directory = workspace.runs / name
+    if directory not in open_runs:
+        state = "is finished already" if (directory / NAME).is_file() else "was never begun"
+        raise WorkspaceError(
+            f"this run {state} (unfinished: {known})", where=str(directory), fix="train without --resume"
+        )
+    return directory
+
+
+def _check_same(directory: Path, before: dict[str, Input], now: dict[str, Input]) -> None:
+    changed = [role for role in now if role not in before or before[role].sha256 != now[role].sha256]
+    if changed:
+        told = ", ".join(f"{role} ({before[role].path} -> {now[role].path})" for role in changed if role in before)
+        raise TrainingError(
+            f"the run was begun with another {told}; it cannot go on with this one",
+            where=str(directory),
+            fix="put back what was changed, or train a new run: --name NAME",
+        )

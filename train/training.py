@@ -1,0 +1,257 @@
+"""`train run` as a page to read: pre-flight, base, rehearsal, training under guard, the scale, the manifest."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curate.errors import TrainingError
+from curate.files import atomic_directory, read_json, sha256_file, write_json
+from curate.findings import Finding
+from curate.manifest import Input, hash_files, write_manifest
+from curate.pairs import Pair
+from curate.release import Release, load_release
+from curate.workspace import Workspace
+from train.bars import TrainingBar, counting
+from train.checkpoints import newest_whole, step_of
+from train.items import Item, sample_evenly, write_items
+from train.log import Log
+from train.order import total_steps
+from train.preparation import Prepared, prepare
+from train.recipe import Recipe, load_recipe, relative_document
+from train.rendering import render_prompt
+from train.run import ADAPTER, CHECKPOINTS, LOG, RECIPE, RETENTION, Run, load_run
+from train.state import OUTCOME, Opened, open_run
+
+if TYPE_CHECKING:
+    from train.trainer import Data
+
+BATCH = 64  # prompts answered at once by the sweep; halved where memory does not hold them
+
+
+class Refused(Exception):
+    """Pre-flight found errors; nothing was trained."""
+
+    def __init__(self, findings: list[Finding]) -> None:
+        super().__init__("pre-flight found errors")
+        self.findings = findings
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `train run` was asked for."""
+
+    recipe: Path
+    release: str | None = None
+    name: str | None = None
+    resume: bool = False
+
+
+def train(workspace: Workspace, request: Request) -> Run:
+    """Train, or go on training, and return the finished run. Raises `Refused` and the `TutelageError`s."""
+    from train.preflight import preflight
+
+    recipe = load_recipe(request.recipe)
+    release = load_release(workspace.find("release", request.release))
+    prepared = prepare(recipe, release)
+    findings = preflight(prepared)
+    if any(one.level == "error" for one in findings):
+        raise Refused(findings)
+    with open_run(
+        workspace, request.name, request.resume, _inputs(workspace, request.recipe, recipe, release)
+    ) as opened:
+        log = Log(opened.directory / LOG)
+        model, data = _model_and_data(workspace, prepared, opened, log)
+        outcome = _train(model, prepared, data, opened, log)
+        scale = _scale(model, prepared, log)
+        _write(opened, request.recipe, prepared, model, {"training": outcome, **scale, "findings": _counted(findings)})
+    return load_run(opened.directory)
+
+
+def _inputs(workspace: Workspace, path: Path, recipe: Recipe, release: Release) -> dict[str, Input]:
+    """What the run is made from, as seen from a directory in `runs/`."""
+    from train.model import base_input
+
+    somewhere = workspace.runs / "any"
+    return {
+        "release": Input(path=_relative(release.directory, somewhere), sha256=release.manifest.sha256),
+        "recipe": Input(path=RECIPE, sha256=sha256_file(path)),  # the copy beside the manifest
+        "base": base_input(recipe.base, somewhere),
+    }
+
+
+def _relative(path: Path, start: Path) -> str:
+    import os
+
+    return Path(os.path.relpath(path.resolve(), start.resolve())).as_posix()
+
+
+def _model_and_data(workspace: Workspace, prepared: Prepared, opened: Opened, log: Log) -> tuple[Any, Data]:
+    """The base with a fresh adapter, and the examples; the base answers the rehearsal prompts first."""
+    from train.guards import Example
+    from train.model import attach_lora, load_base, memory_errors
+    from train.rehearsal import choose_prompts, own_examples, rehearsal_count, written_examples
+    from train.trainer import Data
+
+    recipe = prepared.recipe
+    model, tokenizer = load_base(recipe.base, recipe.quantization, recipe.training.device)
+    train = [Example(one.ids, one.prompt_tokens) for one in prepared.kept(prepared.train)]
+    rehearsal = recipe.guards.rehearsal
+    replayed: list[Example] = []
+    if rehearsal:
+        count = rehearsal_count(len(train), rehearsal.share)
+        items = choose_prompts(prepared.prompts, count, prepared.retention, recipe.training.seed)
+        if rehearsal.source == "self":
+            with memory_errors("the base's answers for rehearsal"):
+                base = opened.inputs["base"].sha256
+                replayed = own_examples(model, tokenizer, items, recipe, base, workspace.root / ".cache")
+        else:
+            replayed = written_examples(tokenizer, items, prepared.stop)
+    budget = recipe.guards.retention_budget
+    held = _rows(prepared, sample_evenly(prepared.retention, budget.sample)) if budget else []
+    data = Data(
+        train=train + replayed,
+        validation=[Example(one.ids, one.prompt_tokens) for one in prepared.kept(prepared.validation)],
+        retention=held,
+    )
+    log.once({"event": "start", "pairs": len(train), "rehearsal": len(replayed), "retention": len(held)})
+    return attach_lora(model, recipe.lora, recipe.training.seed), data
+
+
+def _rows(prepared: Prepared, items: Sequence[Item]) -> list[Any]:
+    from train.guards import Example
+
+    wanted = {item.id for item in items}
+    return [
+        Example(one.ids, one.prompt_tokens) for one in prepared.retention_rows if one.id in wanted and not one.faults
+    ]
+
+
+def _train(model: Any, prepared: Prepared, data: Data, opened: Opened, log: Log) -> dict[str, Any]:
+    """Train to the end or to the budget; leaves in `model` the adapter that is to be shipped. Returns the outcome."""
+    from train.model import memory_errors
+    from train.trainer import GuardedTrainer
+
+    checkpoints = opened.directory / CHECKPOINTS
+    start = newest_whole(checkpoints)
+    recipe = prepared.recipe
+    steps = total_steps(len(data.train), recipe.training.epochs, recipe.training.batch)
+    if (checkpoints / OUTCOME).is_file() and start:
+        load_adapter(model, start)
+        outcome: dict[str, Any] = read_json(checkpoints / OUTCOME)
+        return outcome
+    log.keep_until(step_of(start) if start else 0)
+    with TrainingBar(steps) as bar, memory_errors("a training step"):
+
+        def tell(event: dict[str, Any]) -> None:
+            log.add(event)
+            bar.show(event)
+
+        trainer = GuardedTrainer(model, prepared.tokenizer, recipe, data, checkpoints, tell)
+        trainer.measure_base()
+        log.once({"event": "base", **trainer.watch.base})
+        trainer.train(resume_from_checkpoint=str(start) if start else None)
+    last = newest_whole(checkpoints)
+    stopped = trainer.watch.stopped
+    if last is None:
+        assert stopped is not None
+        shutil.rmtree(checkpoints)
+        budget = recipe.guards.retention_budget
+        assert budget is not None
+        raise TrainingError(
+            f"retention's loss rose by {stopped['retention_rise']:.3f} nats per token at the first evaluation "
+            f"(step {stopped['step']}); the budget is {budget.loss_rise:g}, and there is no earlier checkpoint",
+            where=str(opened.directory),
+            fix="lower training.learning_rate, raise guards.rehearsal.share or guards.kl_to_base.weight, evaluate more "
+            "often (guards.retention_budget.every), or widen guards.retention_budget.loss_rise",
+        )
+    load_adapter(model, last)
+    outcome = {"steps": step_of(last), "of": steps, "base": trainer.watch.base, "stopped": stopped}
+    if stopped:
+        log.add({"event": "stopped", **stopped, "back_to": step_of(last)})
+    write_json(checkpoints / OUTCOME, outcome)
+    return outcome
+
+
+def load_adapter(model: Any, checkpoint: Path) -> None:
+    """Put a checkpoint's adapter into the model."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    set_peft_model_state_dict(model, load_file(checkpoint / "adapter_model.safetensors"))
+
+
+def _scale(model: Any, prepared: Prepared, log: Log) -> dict[str, Any]:
+    """Choose the adapter's scale; 1 where the guard is off."""
+    from peft.helpers import rescale_adapter_scale
+
+    from train.generation import generate
+    from train.guards import base_of
+    from train.model import memory_errors
+    from train.scaling import describe, is_wanted, sweep
+
+    guard = prepared.recipe.guards.adapter_scale
+    if not guard:
+        return {"scale": 1.0, "scaling": None}
+    pairs, prompts = _task_prompts(prepared, guard.pairs)
+    items = sample_evenly(prepared.retention, guard.items)
+    asked = [render_prompt(prepared.tokenizer, item.messages()) for item in items]
+    longest = max((len(one.ids) - one.prompt_tokens for one in (*prepared.train, *prepared.retention_rows)), default=64)
+    total = (len(prompts) + len(asked)) * (1 + len(set(guard.candidates)))
+    model.eval()
+    with counting("adapter scale", total) as progress, memory_errors("answering for the adapter's scale"):
+
+        def answer(scale: float) -> tuple[list[bool], list[bool]]:
+            with base_of(model) if scale == 0 else rescale_adapter_scale(model, scale):
+                found = generate(model, prepared.tokenizer, [*prompts, *asked], longest + 16, BATCH, progress=progress)
+            texts = [one.text for one in found]
+            task = [is_wanted(prepared.behaviour, pair, text) for pair, text in zip(pairs, texts, strict=False)]
+            right = [item.is_right(text) for item, text in zip(items, texts[len(pairs) :], strict=True)]
+            return task, right
+
+        scale, curve, kept = sweep(answer, items, guard)
+    note = describe(scale, curve, kept, guard.margin)
+    for point in curve:
+        log.add({"event": "scale", **point})
+    log.add({"event": "chosen", "scale": scale, "kept": kept, "note": note})
+    return {"scale": scale, "scaling": {"margin": guard.margin, "kept": kept, "note": note, "curve": curve}}
+
+
+def _task_prompts(prepared: Prepared, most: int) -> tuple[list[Pair], list[str]]:
+    """The validation pairs that the sweep answers, chosen by the hash of their content, and their prompts."""
+    rows = {one.id: one.prompt for one in prepared.kept(prepared.validation)}
+    pairs = sorted((pair for pair in prepared.splits["validation"] if pair.id in rows), key=Pair.content_hash)[:most]
+    return pairs, [rows[pair.id] for pair in pairs]
+
+
+def _write(opened: Opened, recipe: Path, prepared: Prepared, model: Any, details: dict[str, Any]) -> None:
+    """The adapter and all that goes with it; the manifest last, then the checkpoints are taken away."""
+    from train.model import versions
+
+    directory = opened.directory
+    shutil.rmtree(directory / ADAPTER, ignore_errors=True)
+    with atomic_directory(directory / ADAPTER) as temporary:
+        model.save_pretrained(str(temporary), safe_serialization=True)
+        (temporary / "README.md").unlink(missing_ok=True)  # PEFT's empty card
+    write_items(directory / RETENTION, prepared.retention)
+    shutil.copyfile(recipe, directory / RECIPE)
+    files = {name: one for name, one in hash_files(directory).items() if not name.startswith(f"{CHECKPOINTS}/")}
+    document = {
+        "recipe": relative_document(prepared.recipe, directory),
+        "contract": prepared.contract(),
+        **details,
+        "dropped": [one.id for one in prepared.over_length],
+        "versions": versions(),
+    }
+    write_manifest(directory, "run", directory.name, opened.inputs, document, files)
+    shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
+
+
+def _counted(findings: Sequence[Finding]) -> dict[str, int]:
+    from curate.findings import document
+
+    counts: dict[str, int] = document(findings)["counts"]
+    return counts

@@ -46,7 +46,7 @@ class Job:
     made_by: str
     answer: Answer
     line_of: Say
-    batch_size: int = 32
+    batch_size: int = 64
 
 
 def answer_all(job: Job, progress: Callable[[int], None] | None = None) -> list[Line]:

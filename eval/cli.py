@@ -156,7 +156,7 @@ def find_report(ctx: click.Context, directory: Path) -> Path:
 @click.option("--name", metavar="NAME", help="The report's name; the run's if not given.")
 @click.option("--limit", type=click.IntRange(1), help="Ask at most so many pairs of a split and items of a set.")
 @click.option("--max-new-tokens", type=click.IntRange(1), help="Longest answer; twice the longest wanted and some.")
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Prompts answered at once.")
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Prompts answered at once.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where.")
 @json_option
 @click.pass_context

@@ -46,7 +46,7 @@ class Request:
     name: str | None = None
     limit: int | None = None
     max_new_tokens: int | None = None
-    batch_size: int = 32
+    batch_size: int = 64
     device: str = "auto"
 
 

@@ -1,0 +1,361 @@
+"""The report's pages: whole, self-contained, escaped, honest about what is missing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import eval_cases
+import pytest
+
+from curate.behaviour import Output
+from curate.errors import WorkspaceError
+from curate.files import sha256_file, write_json
+from curate.manifest import read_manifest, write_manifest
+from curate.pairs import Pair, Passage
+from eval.canvas import percent, signed
+from eval.failures import KINDS, find_failures, gravest_first, read_failures, write_failures
+from eval.predictions import Prediction
+from eval.report import markdown_code, markdown_fence, markdown_text, render_html, render_markdown, write_report
+from eval.running import rewrite_pages
+from eval.scoring import assemble_scores, grade, score_graded
+from eval.sections import SHOWN
+
+EVIL = "<script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>\"'&{{ 7*7 }}"
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, text without style and script, ids; fails on tags that are not closed."""
+
+    VOID = frozenset({"meta", "link", "input", "br", "img"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.inside: list[str] = []
+        self.feed(html)
+        assert self.inside == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.inside.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.inside.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not {"style", "script"} & set(self.inside):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    @property
+    def ids(self) -> list[str]:
+        return [str(attributes["id"]) for _, attributes in self.elements if "id" in attributes]
+
+
+@pytest.fixture(scope="module")
+def scored() -> tuple[dict[str, Any], list[Any]]:
+    return eval_cases.scored()
+
+
+def test_page_is_whole(scored: tuple[dict[str, Any], list[Any]]) -> None:
+    page = Page(render_html(*scored))
+    for name in ("gate", "pictures", "numbers", "failures", "sources"):
+        assert name in page.ids
+    for picture in ("abstention", "violations", "reliability", "risk-coverage", "retention", "scales"):
+        assert picture in page.ids
+    assert len(page.ids) == len(set(page.ids)), "an id stands once"
+    targets = {str(a.get("href"))[1:] for _, a in page.elements if str(a.get("href")).startswith("#")}
+    assert targets <= set(page.ids)
+    labels = {name for _, a in page.elements for name in str(a.get("aria-labelledby") or "").split()}
+    assert labels
+    assert labels <= set(page.ids)
+
+
+def test_page_begins_with_the_verdict_and_its_reasons(scored: tuple[dict[str, Any], list[Any]]) -> None:
+    scores, failures = scored
+    text = Page(render_html(scores, failures)).text
+    places = [text.index(scores["verdict"]), *(text.index(reason) for reason in scores["reasons"][:3])]
+    assert places == sorted(places)
+    assert places[-1] < text.index("The gate: base against tuned")
+
+
+def test_page_shows_base_and_tuned_of_every_gate_line(scored: tuple[dict[str, Any], list[Any]]) -> None:
+    scores, failures = scored
+    text = Page(render_html(scores, failures)).text
+    for line in scores["gate"]:
+        assert percent(line["value"]).replace("\xa0", " ") in text
+        assert f"n = {line['n']:,}" in text
+    adherence = scores["baseline"]["schema"]["adherence"]
+    assert percent(adherence["value"]).replace("\xa0", " ") in text
+
+
+def test_page_fetches_nothing(scored: tuple[dict[str, Any], list[Any]]) -> None:
+    html = render_html(*scored)
+    page = Page(html)
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "action", "data", "poster", "srcset", "xlink:href"):
+            if name in attributes:
+                assert str(attributes[name]).startswith(("#", "data:")), (tag, attributes)
+    styles = "".join(re.findall(r"<style>(.*?)</style>", html, re.DOTALL))
+    assert "url(" not in styles
+    assert "@import" not in styles
+    assert not [tag for tag, _ in page.elements if tag in ("iframe", "object", "embed", "img")]
+
+
+def test_policy_allows_the_one_script_and_style_by_hash(scored: tuple[dict[str, Any], list[Any]]) -> None:
+    html = render_html(*scored)
+    policy = next(str(a["content"]) for tag, a in Page(html).elements if a.get("http-equiv"))
+    for tag in ("style", "script"):
+        inline = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+        assert len(inline) == 1
+        digest = base64.b64encode(hashlib.sha256(inline[0].encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert not re.search(r"<[^>]+ (style|on\w+)=", html), "such attributes would be refused by the policy"
+
+
+def hostile() -> tuple[dict[str, Any], list[Any]]:
+    """Scores and failures in which every text that comes from data is markup."""
+    rules = eval_cases.behaviour(name=EVIL)
+    pair = Pair(
+        id=EVIL,
+        question=EVIL,
+        history=({"role": "user", "content": EVIL},),  # type: ignore[arg-type]
+        passages=(Passage(id=EVIL, text=EVIL, source=EVIL),),
+        output=eval_cases.answer(EVIL),
+        answerable=True,
+        meta={EVIL: EVIL},
+    )
+    graded = grade(rules, [pair], {EVIL: Prediction(id=EVIL, output=json.dumps({**eval_cases.answer("no"), EVIL: 1}))})
+    sides = eval_cases.results({EVIL: (30, 0.9, 0.1)})
+    from eval.retention import retention_numbers
+
+    link = {"role": EVIL, "name": EVIL, "sha256": EVIL, "made_from": EVIL}
+    made_from = {"title": EVIL, "subtitle": EVIL, "chain": [link], "facts": [[EVIL, EVIL]]}
+    scores = assemble_scores(rules, score_graded(rules, graded), None, retention_numbers(*sides), made_from)
+    scores["reasons"] = [EVIL]
+    scores["schema"]["violations"] = {EVIL: scores["schema"]["recoverable"] | {"value": 1.0}}
+    scores["schema"]["fields"] = {EVIL: {"present": None, "valid": None, "correct": None}}
+    scores["gate"] = [{**line, "set": EVIL} for line in scores["gate"]]
+    return scores, find_failures(rules, graded)
+
+
+def test_everything_from_data_is_escaped() -> None:
+    scores, failures = hostile()
+    assert failures[0].kinds == ("schema",)
+    html = render_html(scores, failures)
+    page = Page(html)
+    assert [tag for tag, _ in page.elements].count("script") == 1
+    assert "img" not in [tag for tag, _ in page.elements]
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    assert "49" not in re.findall(r"&amp;(.{0,4})", html), "a template in data is never run"
+    assert page.text.count(" ".join(EVIL.split())) > 10
+
+
+def test_markdown_from_data_is_no_markup() -> None:
+    text = render_markdown(*hostile())
+    outside = re.sub(r"(`{3,})\n.*?\n\1", "", text, flags=re.DOTALL)
+    assert not re.search(r"(?<!\\)<script", re.sub(r"`[^`\n]*`", "", outside))
+    assert markdown_text("@team [x](http://a.b) #12 a|b <b>") == (
+        "@\u200bteam \\[x\\](http:\u200b//a.b) #\u200b12 a\\|b \\<b\\>"
+    )
+    assert markdown_code("a`b|c\nd") == "`a'b¦c d`"
+    assert markdown_fence("``` x ````") == "`````\n``` x ````\n`````"
+
+
+def test_markdown_holds_verdict_and_gate(scored: tuple[dict[str, Any], list[Any]]) -> None:
+    scores, failures = scored
+    text = render_markdown(scores, failures)
+    assert text.startswith("# ✅ GO: ")
+    rows = [line for line in text.splitlines() if line.startswith("| ✅")]
+    assert len(rows) == len(scores["gate"])
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        assert len({line.rstrip().count("|") for line in block.splitlines()}) == 1, "as many cells in every row"
+
+
+def test_null_sections_say_why() -> None:
+    rules = eval_cases.behaviour(abstain=None, citations=None, answer=None, gate={})
+    asked = eval_cases.pairs(20)
+    bare = {pair.id: Prediction(id=pair.id, output=json.dumps(pair.output)) for pair in asked}
+    graded = grade(rules, asked, bare)
+    scores = assemble_scores(rules, score_graded(rules, graded))
+    text = Page(render_html(scores, find_failures(rules, graded))).text
+    assert "Nothing was required" in text
+    assert "The behaviour lists nothing under" in text
+    for part in ("no answered output carries a confidence", "does not say where citations stand", "no general items"):
+        assert part in text
+    assert "no base model to compare with" in text
+    assert "There are none: all 20 outputs" in text
+    assert "no run that tried several adapter scales" in text
+
+
+def test_text_behaviour_gets_a_page() -> None:
+    rules = eval_cases.behaviour(
+        output=Output(format="text"), schema_document=None, abstain=None, answer=None, citations=None
+    )
+    pair = Pair(id="a", question="Why?", output="Because.", answerable=True)
+    graded = grade(rules, [pair], {"a": Prediction(id="a", output="No idea", confidence=0.4)})
+    scores = assemble_scores(rules, score_graded(rules, graded))
+    failures = find_failures(rules, graded)
+    assert [one.kinds for one in failures] == [("wrong",)]
+    assert "No idea" in Page(render_html(scores, failures)).text
+    assert render_markdown(scores, failures)
+
+
+def test_failures_say_what_is_wrong() -> None:
+    rules = eval_cases.behaviour()
+    asked = {pair.id: pair for pair in eval_cases.pairs(6)}
+    outputs = {
+        "q000": eval_cases.answer("red"),  # unanswerable
+        "q001": eval_cases.answer("blue"),  # wrong
+        "q002": eval_cases.UNKNOWN,  # held back
+        "q003": eval_cases.UNKNOWN,  # right
+        "q004": {**eval_cases.answer("white"), "citations": ["p9"]},
+        "q005": {"status": "answered"},
+    }
+    predictions = {key: Prediction(id=key, output=json.dumps(value)) for key, value in outputs.items()}
+    found = {one.id: one for one in find_failures(rules, grade(rules, list(asked.values()), predictions))}
+    assert {key: one.kinds for key, one in found.items()} == {
+        "q000": ("hallucination",),
+        "q001": ("wrong",),
+        "q002": ("over-abstention",),
+        "q004": ("citation",),
+        "q005": ("schema",),
+    }
+    assert list(found) == ["q000", "q005", "q001", "q002", "q004"], "the gravest first"
+    assert '"blue"' in found["q001"].wrong[0]
+    assert '"green"' in found["q001"].wrong[0]
+    assert "'p9'" in found["q004"].wrong[0]
+    assert [passage["cited"] for passage in found["q000"].passages] == [True, False]
+    assert {kind for one in found.values() for kind in one.kinds} == set(KINDS)
+
+
+def test_many_failures_are_capped_and_counted(scored: tuple[dict[str, Any], list[Any]]) -> None:
+    scores, failures = scored
+    many = [failures[0].model_copy(update={"id": f"f{i}"}) for i in range(SHOWN + 7)]
+    page = Page(render_html({**scores, "n": 1000}, many))
+    assert [a.get("class") for _, a in page.elements].count("failure") == SHOWN
+    assert f"{SHOWN + 7} of 1,000 answers" in page.text
+    assert "failures.jsonl" in page.text
+
+
+def test_long_texts_are_shortened_on_the_page_only(tmp_path: Path, scored: tuple[dict[str, Any], list[Any]]) -> None:
+    scores, failures = scored
+    long = failures[0].model_copy(update={"given": "x" * 50_000})
+    assert "44,000 more characters" in Page(render_html(scores, [long])).text
+    write_failures(tmp_path / "f.jsonl", [long])
+    assert read_failures(tmp_path / "f.jsonl") == [long]
+
+
+def test_failures_survive_odd_characters(tmp_path: Path, scored: tuple[dict[str, Any], list[Any]]) -> None:
+    odd = scored[1][0].model_copy(update={"given": "a\u2028b\x85c\x0bd\r\ne"})
+    write_failures(tmp_path / "f.jsonl", [odd, odd])
+    assert read_failures(tmp_path / "f.jsonl") == gravest_first([odd, odd])
+
+
+def test_the_same_scores_give_the_same_bytes(tmp_path: Path, scored: tuple[dict[str, Any], list[Any]]) -> None:
+    for name in ("a", "b"):
+        write_report(tmp_path / name, *scored)
+    for page in ("report.html", "report.md", "failures.jsonl"):
+        assert (tmp_path / "a" / page).read_bytes() == (tmp_path / "b" / page).read_bytes()
+
+
+def finished(directory: Path, scored: tuple[dict[str, Any], list[Any]]) -> Path:
+    """A report as `eval run` leaves it."""
+    scores, failures = scored
+    write_json(directory / "scores.json", scores)
+    write_report(directory, scores, failures)
+    write_manifest(directory, "report", directory.name, {}, {"verdict": scores["verdict"]})
+    return directory
+
+
+def test_pages_are_written_again(tmp_path: Path, scored: tuple[dict[str, Any], list[Any]]) -> None:
+    report = finished(tmp_path / "r", scored)
+    before = read_manifest(report, "report")
+    (report / "report.html").write_text("an older layout")
+    page = rewrite_pages(report)
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    assert read_manifest(report, "report") == before
+
+
+@pytest.mark.parametrize("name", ["scores.json", "failures.jsonl"])
+def test_an_altered_report_is_not_written_again(
+    tmp_path: Path, scored: tuple[dict[str, Any], list[Any]], name: str
+) -> None:
+    report = finished(tmp_path / "r", scored)
+    text = (report / name).read_text()
+    (report / name).write_text(text.replace("0.95", "0.96") if name == "scores.json" else text.replace("box", "bag"))
+    manifest = sha256_file(report / "manifest.json")
+    with pytest.raises(WorkspaceError, match="changed after it was written"):
+        rewrite_pages(report)
+    assert sha256_file(report / "manifest.json") == manifest
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (1.0, "100.0\xa0%"), (0.9999, "99.9\xa0%"), (0.0, "0.0\xa0%"), (0.125, "12.5\xa0%")],
+)
+def test_percent(value: float | None, text: str) -> None:
+    assert percent(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "0.0 points"), (-0.04, "0.0 points"), (-2.0, "−2.0 points"), (1.25, "+1.2 points")]
+)
+def test_signed(value: float, text: str) -> None:
+    assert signed(value, 1, "points") == text
+
+
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--enable-logging=stderr"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "height"), [(1280, 2000), (390, 2000)])
+def test_browser_shows_it_without_a_complaint(
+    tmp_path: Path, scored: tuple[dict[str, Any], list[Any]], width: int, height: int
+) -> None:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no chromium here: apt-get install chromium (CI does)")
+    page = write_report(tmp_path / "r", *scored)
+    # What the page became once its script ran is dumped; a width that overflows would show as a wider document.
+    common = [browser, *FLAGS, f"--window-size={width},{height}"]
+    dumped = subprocess.run(
+        [*common, f"--user-data-dir={tmp_path / 'one'}", "--dump-dom", f"file://{page}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    complaints = [line for line in dumped.stderr.splitlines() if "CONSOLE" in line]
+    assert complaints == []
+    failures = len(scored[1])
+    assert f"{failures} of {failures} shown" in dumped.stdout, "the filter ran"
+    picture = tmp_path / "page.png"
+    subprocess.run(
+        [*common, f"--user-data-dir={tmp_path / 'two'}", f"--screenshot={picture}", f"file://{page}"],
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
+    assert picture.stat().st_size > 20_000

@@ -241,8 +241,12 @@ def text(advice: Advice, facts: Facts) -> str:
         for one in advice.missing:
             lines += [f"  - {one.what}", f"      now: {one.now}", f"      do:  {one.do}"]
     if facts.workspace:
-        state = f"{facts.releases} releases, {facts.runs} runs, {facts.reports} reports"
+        state = f"{_many(facts.releases, 'release')}, {_many(facts.runs, 'run')}, {_many(facts.reports, 'report')}"
         verdict = f"; the newest report says {facts.verdict}" if facts.verdict else ""
-        lines += ["", f"This workspace: {facts.pairs:,} pairs ({facts.reviewed:,} reviewed), {state}{verdict}."]
+        lines += ["", f"This workspace: {_many(facts.pairs, 'pair')} ({facts.reviewed:,} reviewed), {state}{verdict}."]
     lines += [f"Could not be read: {problem}" for problem in facts.problems]
     return "\n".join(lines)
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -92,8 +92,6 @@ def _admit(
     pairs: Sequence[Pair], behaviour: Behaviour, released: set[str]
 ) -> tuple[list[Pair], list[Excluded], dict[str, list[str]]]:
     """The pairs that may go in, those that may not with the rule, and kept id -> ids of its exact duplicates."""
-    from curate.checks import check_pairs
-
     excluded: list[Excluded] = []
     kept: dict[str, Pair] = {}
     aliases: dict[str, list[str]] = {}
@@ -108,11 +106,29 @@ def _admit(
             aliases.setdefault(first.id, []).append(pair.id)
             message = f"the same question, passages and output as {first.id}"
             excluded.append({"pair": pair.id, "rule": "exact-duplicate", "message": message})
-    wrong: dict[str, Excluded] = {}
-    for finding in check_pairs(list(kept.values()), behaviour):
-        if finding.level == "error" and finding.pair is not None:
-            wrong.setdefault(finding.pair, {"pair": finding.pair, "rule": finding.rule, "message": finding.message})
+    wrong = _wrong(list(kept.values()), behaviour)
     return [pair for pair in kept.values() if pair.id not in wrong], [*excluded, *wrong.values()], aliases
+
+
+def _wrong(pairs: Sequence[Pair], behaviour: Behaviour) -> dict[str, Excluded]:
+    """Pair -> the first error found in it. Of a contradiction all sides are wrong: nobody has said which is right."""
+    from curate.checks import check_pairs
+    from curate.consistency import input_key
+
+    wrong: dict[str, Excluded] = {}
+    disputed: set[object] = set()
+    by_id = {pair.id: pair for pair in pairs}
+    for finding in check_pairs(pairs, behaviour):
+        if finding.level == "error" and finding.pair is not None:
+            one = {"pair": finding.pair, "rule": finding.rule, "message": finding.message}
+            wrong.setdefault(finding.pair, one)
+            if finding.rule == "contradiction":
+                disputed.add(input_key(by_id[finding.pair]))
+    for pair in pairs if disputed else ():
+        if pair.id not in wrong and input_key(pair) in disputed:
+            message = "another pair wants another output for the same input"
+            wrong[pair.id] = {"pair": pair.id, "rule": "contradiction", "message": message}
+    return wrong
 
 
 def _assign(
@@ -179,7 +195,7 @@ def _too_few(behaviour: Behaviour, assignment: Assignment) -> list[str]:
         have = assignment.counts["test"].total() if kind is None else assignment.counts["test"][kind]
         need = None if wanted >= 1 else int(Z * Z * wanted / (1 - wanted)) + 1
         if need is not None and have < need:
-            what = {None: "pairs", True: "answerable pairs", False: "unanswerable pairs"}[kind]
+            what = {None: "", True: "answerable ", False: "unanswerable "}[kind] + ("pair" if have == 1 else "pairs")
             lines.append(f"test has {have} {what}; to show {line} {_spoken(bound)} takes {need} even without a failure")
     return lines
 

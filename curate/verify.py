@@ -16,6 +16,7 @@ from curate.manifest import NAME, Input, Manifest, read_manifest
 from curate.pairs import Pair, iterate_pairs
 from curate.splits import SPLITS
 
+PLACES = ("releases", "runs", "reports")
 CHECKPOINTS = "checkpoints"  # of runs: they come and go, and what counts of them is the adapter
 _HUB = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@\S+)?")
 
@@ -157,7 +158,7 @@ class _Walk:
 
     def input(self, made: Path, manifest: Manifest, role: str, wanted: Input) -> Node:
         """Check one thing a directory was made from."""
-        found = self._locate(made, wanted.path)
+        found = self._locate(made, role, wanted.path)
         if found is None:
             return self._absent(made, role, wanted)
         before = len(self.findings)
@@ -178,12 +179,15 @@ class _Walk:
         node.holds = len(self.findings) == before
         return node
 
-    def _locate(self, made: Path, path: str) -> Path | None:
+    def _locate(self, made: Path, role: str, path: str) -> Path | None:
+        """Where an input lies: as recorded, else at the same place in a workspace."""
         if path and (made.resolve() / path).exists():
             return _short(made.resolve() / path)
-        name = Path(path).name
-        places = [root / place / name for root in self.roots for place in ("releases", "runs", "reports", "")]
-        return next((_short(place) for place in places if name and place.exists()), None)
+        place, name = (Path(path).parent.name, Path(path).name)
+        if place not in PLACES:
+            place = "releases" if role == "previous" else ""
+        found = (root / place / name for root in self.roots if name)
+        return next((_short(one) for one in found if one.exists()), None)
 
     def _absent(self, made: Path, role: str, wanted: Input) -> Node:
         path = Path(wanted.path)

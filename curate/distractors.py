@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Iterable, Sequence
 
@@ -36,6 +37,9 @@ class Distractors:
                 self.of_document.setdefault(document_of(passage), []).append(index)
                 for word in wanted.intersection(words_of(passage.text)):
                     self.holders.setdefault(word, []).append(index)
+
+        # For a question that shares no word with any passage.
+        self.first = heapq.nsmallest(LOOKED_AT, range(len(self.passages)), key=self.order.__getitem__)
 
     def find(self, pair: Pair, count: int, fits: Callable[[str], bool], alone: bool) -> list[Passage]:
         """Up to `count` passages that the pair has not, most like its question first, for which `fits(text)` holds.
@@ -72,17 +76,13 @@ class Distractors:
         scores: dict[int, float] = {}
         for word in words[:QUESTION_WORDS]:
             rarity = math.log(1 + len(self.passages) / len(self.holders[word]))
-            for index in self.holders[word][: LOOKED_AT * 10]:
+            for index in self.holders[word][:LOOKED_AT]:
                 scores[index] = scores.get(index, 0.0) + rarity
         documents = {document_of(passage) for passage in pair.passages}
-        near = {index for name in documents for index in self.of_document.get(name, [])[: LOOKED_AT * 10]}
-        candidates = sorted(
-            near | scores.keys(),
-            key=lambda index: (index not in near, -round(scores.get(index, 0.0), 9), self.order[index]),
-        )
-        if candidates:
-            return candidates[:LOOKED_AT]
-        return sorted(range(len(self.passages)), key=self.order.__getitem__)[:LOOKED_AT]
+        near = {index for name in documents for index in self.of_document.get(name, [])[:LOOKED_AT]}
+        ranked = [(index not in near, -round(scores.get(index, 0.0), 9), self.order[index], index) for index in scores]
+        ranked += [(False, 0.0, self.order[index], index) for index in near - scores.keys()]
+        return [one[-1] for one in heapq.nsmallest(LOOKED_AT, ranked)] or self.first
 
 
 def document_of(passage: Passage) -> str:

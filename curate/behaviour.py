@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from curate.compare import Comparator, score
 from curate.errors import BehaviourError
-from curate.files import parse_json, sha256_value
+from curate.files import canonical_json, parse_json, sha256_value
+from curate.loops import endless_reference
 from curate.pairs import Pair, Passage
 
 MISSING = object()  # what a JSON Pointer that leads nowhere gives; None is a value
@@ -64,8 +65,8 @@ class Vocabulary(_Written):
 class Bound(_Written):
     """One line of the gate: exactly one side is given."""
 
-    at_least: float | None = None
-    at_most: float | None = None
+    at_least: float | None = Field(default=None, allow_inf_nan=False)
+    at_most: float | None = Field(default=None, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _one_side(self) -> Bound:
@@ -137,8 +138,9 @@ class Behaviour(_Written):
                 passages=[passage.model_dump() for passage in pair.passages],
                 history=[turn.model_dump() for turn in pair.history],
             )
-        except (TemplateError, TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
-            raise BehaviourError(f"prompt: the template fails on pair {pair.id}: {error}") from error
+        except Exception as error:  # a template is a person's program: it can fail in any way a program can
+            reason = str(error) or type(error).__name__
+            raise BehaviourError(f"prompt: the template fails on pair {pair.id}: {reason}") from error
         system = [{"role": "system", "content": self.system.strip()}] if self.system else []
         history = [turn.model_dump() for turn in pair.history]
         return [*system, *history, {"role": "user", "content": prompt.strip()}]
@@ -327,8 +329,18 @@ def _read_schema(path: Path) -> Any:
         raise BehaviourError(f"cannot be read as JSON: {error}", where=str(path)) from error
     try:
         compile_schema(schema)
+        loop = endless_reference(schema)
     except ValueError as error:
-        raise BehaviourError(f"this is no JSON Schema that can be used: {error}", where=str(path)) from error
+        reason = str(error).strip().split("\n")[0]
+        raise BehaviourError(f"this is no JSON Schema that can be used: {reason}", where=str(path)) from error
+    except RecursionError:
+        raise BehaviourError("this is no JSON Schema that can be used: nested too deeply", where=str(path)) from None
+    if loop:
+        raise BehaviourError(
+            f"the schema comes back to itself at {loop} without going deeper into the value, so it never ends",
+            where=str(path),
+            fix="let $ref point at a part of the schema that is about a property or an item",
+        )
     return schema
 
 
@@ -388,6 +400,13 @@ def _check_abstention(behaviour: Behaviour) -> list[str]:
     abstain = behaviour.abstain
     if abstain is None:
         return []
+    try:
+        canonical_json([abstain.equals, abstain.output])
+    except (ValueError, TypeError):
+        return ["abstain: equals and output are JSON values (a date or .nan is none); quote them"]
+    phrases = [abstain.where] if isinstance(abstain.where, str) else list(abstain.where)
+    if not behaviour.is_json and not all(plain_words(phrase) for phrase in phrases):
+        return ["abstain.where: a phrase without a letter or digit would make any punctuation an abstention"]
     faults = [
         f"abstain.output: the abstention breaks the schema at {one.where or 'the top'}: {one.message}"
         for one in behaviour.violations(abstain.output)

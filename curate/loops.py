@@ -1,0 +1,69 @@
+"""A JSON Schema that refers to itself without going deeper into the value: it says nothing, or never ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+_SAME_PLACE = ("allOf", "anyOf", "oneOf")
+_SAME_PLACE_ONE = ("not", "if", "then", "else")
+
+
+def endless_reference(schema: Any) -> str | None:
+    """The JSON Pointer of a local `$ref` that comes back to itself before any property or item is entered; or None.
+
+    A list whose items are such lists is fine, `{"$ref": "#"}` is not: to check a value it would check that value again.
+    """
+    settled: set[int] = set()  # subschemas from which no way leads back to themselves
+    for node in _subschemas(schema):
+        found = _follow(schema, node, "#", set(), settled)
+        if found:
+            return found
+    return None
+
+
+def _subschemas(schema: Any) -> Iterator[dict[str, Any]]:
+    waiting = [schema]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            yield node
+            waiting += node.values()
+        elif isinstance(node, list):
+            waiting += node
+
+
+def _follow(root: Any, node: dict[str, Any], name: str, above: set[int], settled: set[int]) -> str | None:
+    """Depth first over what applies to the same value."""
+    if id(node) in above:
+        return name
+    if id(node) in settled:
+        return None
+    for label, inner in _in_place(root, node, name):
+        found = _follow(root, inner, label, above | {id(node)}, settled)
+        if found:
+            return found
+    settled.add(id(node))
+    return None
+
+
+def _in_place(root: Any, node: dict[str, Any], name: str) -> Iterator[tuple[str, Any]]:
+    reference = node.get("$ref")
+    if isinstance(reference, str) and reference.startswith("#"):
+        target = _local(root, reference)
+        if isinstance(target, dict):
+            yield reference, target
+    for key in _SAME_PLACE:
+        inner = node.get(key)
+        if isinstance(inner, list):
+            yield from ((f"{name}/{key}/{at}", one) for at, one in enumerate(inner) if isinstance(one, dict))
+    for key in _SAME_PLACE_ONE:
+        if isinstance(node.get(key), dict):
+            yield f"{name}/{key}", node[key]
+
+
+def _local(root: Any, reference: str) -> Any:
+    from curate.behaviour import MISSING, resolve
+
+    pointer = reference[1:]
+    return resolve(root, pointer) if pointer.startswith("/") else root if not pointer else MISSING

@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("tutelage", deadline=None)  # machines are shared: a slow example is no failing one
+settings.load_profile("tutelage")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the hub
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -90,3 +92,152 @@ def _environment(cache: Path) -> Path:
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("fetching", total=total + 1)
         return prepare(cache, lambda reached: bar.update(task, completed=min(reached, total)))
+
+
+_api_url = click.option(
+    "--api-url",
+    metavar="URL",
+    help="A hosted Argilla; else $ARGILLA_API_URL, else the one served here. Its key: $ARGILLA_API_KEY.",
+)
+_home = click.option(
+    "--home",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The --home of curate serve, where that was given.",
+)
+
+
+@click.command()
+@_api_url
+@_home
+@click.option("--dataset", metavar="NAME", help="The dataset in Argilla; named after the behaviour if not given.")
+@click.option("--team", metavar="NAME", help="The Argilla workspace; named after the behaviour if not given.")
+@click.option("--overlap", type=click.IntRange(1, 50), help="How many reviewers each pair gets; 2 if never given.")
+@click.option(
+    "--annotator", "annotators", multiple=True, metavar="NAME", help="A reviewer; made if missing. Repeatable."
+)
+@click.option(
+    "--adjudicator", "adjudicators", multiple=True, metavar="NAME", help="Who decides between reviewers. Repeatable."
+)
+@json_option
+@click.pass_context
+def push(
+    ctx: click.Context,
+    api_url: str | None,
+    home: Path | None,
+    dataset: str | None,
+    team: str | None,
+    overlap: int | None,
+    annotators: tuple[str, ...],
+    adjudicators: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Bring the pairs to Argilla for review.
+
+    May be run again at any time: nothing is added twice, a changed pair changes its record (and is reviewed anew), and
+    a push that was broken off goes on. New reviewers' passwords are in .argilla/passwords.json, which only you can read.
+
+    \b
+    Example:
+      tutelage curate push --overlap 2 --annotator anna --annotator ben --annotator chris
+      ARGILLA_API_KEY=… tutelage curate push --api-url https://argilla.example.com
+    """
+    from curate.argilla.connection import connect
+    from curate.review import PushOptions, hints
+    from curate.review import push as push_pairs
+
+    place = workspace(ctx)
+    options = PushOptions(dataset, team, overlap, annotators, adjudicators)
+    with connect(home or place.root / ".argilla", api_url) as client, _reporting() as report:
+        done = push_pairs(client, place, options, hints, report)
+    text = (
+        f"{len(done.added)} pairs added, {len(done.changed)} changed, {len(done.described)} described anew,"
+        f" {done.unchanged} unchanged; dataset {done.terms.dataset!r} at {client.url},"
+        f" {done.terms.overlap} reviewers a pair"
+    )
+    for name in done.changed[:20]:
+        say(f"changed: {name} (to be reviewed anew; what was said of the old one is kept in review/)")
+    if len(done.changed) > 20:
+        say(f"… and {len(done.changed) - 20} more")
+    if done.foreign:
+        say(f"{len(done.foreign)} records in Argilla belong to no pair any more; nothing is done to them.")
+    if done.people:
+        say(f"New: {', '.join(done.people)}. Passwords: {place.root / '.argilla' / 'passwords.json'}")
+    emit(done.document(), text, as_json)
+
+
+@click.command()
+@_api_url
+@_home
+@json_option
+@click.pass_context
+def pull(ctx: click.Context, api_url: str | None, home: Path | None, as_json: bool) -> None:
+    """Bring the reviewers' responses back and settle the pairs they agree on.
+
+    Responses are added to review/responses.jsonl, which is never rewritten; review/settled.jsonl follows from it. Pairs
+    that reviewers disagree on go to a second dataset for adjudication. An answer that cannot be used (a corrected
+    output that breaks the schema, cites a passage that is not there, or contradicts itself) goes back with the reason.
+
+    \b
+    Example:
+      tutelage curate pull && tutelage curate status
+    """
+    from curate.argilla.connection import connect
+    from curate.pulling import pull as pull_responses
+
+    place = workspace(ctx)
+    with connect(home or place.root / ".argilla", api_url) as client, _reporting() as report:
+        done = pull_responses(client, place, report)
+    for pair, who, why in done.returned[:20]:
+        say(f"returned to {who}: {pair}: {why}")
+    if len(done.returned) > 20:
+        say(f"… and {len(done.returned) - 20} more")
+    if done.missing:
+        say(f"{len(done.missing)} pairs have no record in Argilla: new, or deleted there. Push adds them.")
+    text = (
+        f"{len(done.new)} new responses, {len(done.returned)} returned to their reviewers;"
+        f" {len(done.state.settled())} of {len(done.state.pairs)} pairs settled, {done.adjudicating} to adjudicate"
+    )
+    emit(done.document(), text, as_json)
+
+
+@click.command()
+@json_option
+@click.pass_context
+def status(ctx: click.Context, as_json: bool) -> None:
+    """How far the review is, how much the team agrees, and what the gate still needs; as of the last pull.
+
+    \b
+    Example:
+      tutelage curate status
+    """
+    from curate.behaviour import load_behaviour
+    from curate.errors import ReviewError
+    from curate.progress_report import status_document, status_text
+    from curate.review_log import review_state
+    from curate.splits import FRACTIONS
+
+    place = workspace(ctx)
+    behaviour = load_behaviour(place.behaviour)
+    state = review_state(place, behaviour=behaviour)
+    if state.terms is None:
+        raise ReviewError("nothing was pushed from here", where=str(place.root), fix="tutelage curate push")
+    document = status_document(state, state.terms, behaviour, FRACTIONS["test"])
+    emit(document, status_text(document, state.reviewers), as_json)
+
+
+@contextmanager
+def _reporting() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on standard error that hears what is done, how many so far and of how many (0: not known)."""
+    import sys
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("", total=None)
+
+        def report(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total or None)
+
+        yield report

@@ -34,8 +34,10 @@ class Entry(NamedTuple):
 class Backend(Protocol):
     """One database's way of saying what SQL has no common words for."""
 
-    statements: tuple[str, ...]
-    """Makes the tables and triggers where they are missing; run at every start."""
+    @property
+    def statements(self) -> tuple[str, ...]:
+        """Makes the tables and triggers where they are missing; run at every start."""
+        ...
 
     def each(self, document: Any, *path: str) -> FromClause:
         """The value at a path of a JSON column as rows `value`, `kind`: one for a scalar, one per item of a list."""

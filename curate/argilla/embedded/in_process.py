@@ -1,4 +1,4 @@
-"""What argilla-server wants other processes for, inside its own: Redis and the job queue; and a needless cost taken out."""
+"""What argilla-server wants other processes for, inside its own: Redis, the job queue."""
 
 from __future__ import annotations
 

@@ -1,0 +1,211 @@
+"""Pairs to Argilla: `push`, and what it shares with `pulling.py`. Which Argilla it is nobody here knows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from curate import layout
+from curate.argilla.boards import Board, ensure_board, ensure_people, ensure_team, find_team, usernames
+from curate.argilla.client import PAGE, Client, Json, Missing
+from curate.behaviour import Behaviour, load_behaviour
+from curate.consensus import Entry, Round, version_of
+from curate.errors import WorkspaceError
+from curate.pairs import Pair, read_pairs
+from curate.review_log import Log, Terms, read_terms, write_terms
+from curate.workspace import Workspace
+
+Report = Callable[[str, int, int], None]  # what is done, how many so far, of how many (0: not known)
+
+
+class PushOptions(NamedTuple):
+    """How to push. What is None stays as it is, or gets its default at the first push."""
+
+    dataset: str | None = None
+    team: str | None = None
+    overlap: int | None = None
+    annotators: tuple[str, ...] = ()
+    adjudicators: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did, by pair id."""
+
+    terms: Terms
+    added: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    described: list[str] = field(default_factory=list)  # only metadata differed
+    unchanged: int = 0
+    foreign: list[str] = field(default_factory=list)  # in Argilla, but no pair of the working set
+    people: list[str] = field(default_factory=list)
+
+    def document(self) -> Json:
+        """As `--json` prints it."""
+        return {
+            "dataset": self.terms.dataset,
+            "team": self.terms.team,
+            "overlap": self.terms.overlap,
+            "added": self.added,
+            "changed": self.changed,
+            "described": self.described,
+            "unchanged": self.unchanged,
+            "foreign": self.foreign,
+            "people_made": self.people,
+        }
+
+
+def hints(pairs: Sequence[Pair], behaviour: Behaviour) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Pair -> rules of its findings, and pair -> the split a release made of these pairs would put it into."""
+    from curate.checks import check_pairs
+    from curate.draft import frozen, make_draft
+    from curate.splits import FRACTIONS
+
+    findings: dict[str, list[str]] = {}
+    for one in check_pairs(pairs, behaviour):
+        if one.pair is not None:
+            findings.setdefault(one.pair, []).append(one.rule)
+    try:
+        draft = make_draft([frozen(pair, behaviour) for pair in pairs], behaviour, [], FRACTIONS, "document")
+    except WorkspaceError:  # too few to split; a release will say why
+        return findings, {}
+    return findings, {pair.id: split for split, held in draft.splits.items() for pair in held}
+
+
+def slug(name: str) -> str:
+    """A name Argilla takes for a workspace."""
+    return re.sub(r"[^A-Za-z0-9-]+", "-", name).strip("-_") or "tutelage"
+
+
+def push(
+    client: Client,
+    workspace: Workspace,
+    options: PushOptions,
+    hints: Callable[[Sequence[Pair], Behaviour], tuple[Mapping[str, list[str]], Mapping[str, str]]],
+    report: Report,
+) -> Pushed:
+    """Bring every pair of the working set to Argilla as it is now; what is there already stays.
+
+    `hints` gives the findings and the split of each pair. Responses to a pair that has changed are kept in `review/`
+    and taken off its record, since they were about something else.
+    """
+    behaviour, pairs = load_behaviour(workspace.behaviour), read_pairs(workspace.pairs)
+    terms = _terms(workspace, options, behaviour)
+    team = ensure_team(client, terms.team)
+    passwords = workspace.root / ".argilla" / "passwords.json"
+    people = ensure_people(client, options.annotators, team, passwords)
+    if options.adjudicators:
+        others = ensure_team(client, terms.adjudicators)
+        people += ensure_people(client, options.adjudicators, others, passwords)
+    asked = options.overlap or (terms.overlap if read_terms(workspace) else None)
+    board = ensure_board(client, team, terms.dataset, asked or terms.overlap, behaviour)
+    write_terms(workspace, terms)
+    findings, splits = hints(pairs, behaviour)
+    wanted = [
+        layout.record(pair, behaviour, version_of(pair), findings.get(pair.id, ()), splits.get(pair.id))
+        for pair in pairs
+    ]
+    return _sync(client, workspace, board, wanted, Pushed(terms, people=people), report)
+
+
+def _terms(workspace: Workspace, options: PushOptions, behaviour: Behaviour) -> Terms:
+    before = read_terms(workspace)
+    name = slug(behaviour.name)
+    return Terms(
+        dataset=options.dataset or (before.dataset if before else name),
+        team=slug(options.team) if options.team else (before.team if before else name),
+        overlap=options.overlap or (before.overlap if before else 2),
+    )
+
+
+def _sync(
+    client: Client, workspace: Workspace, board: Board, wanted: list[Json], done: Pushed, report: Report
+) -> Pushed:
+    there: dict[str, Json] = {}
+    for page in client.records(board.id):
+        there.update({str(one["external_id"]): one for one in page})
+        report("looking at what is there", len(there), 0)
+    names = {str(one["external_id"]) for one in wanted}
+    todo, described = [], []
+    unchanged = 0
+    for one in wanted:
+        name = str(one["external_id"])
+        known = there.get(name)
+        metadata = (known or {}).get("metadata") or {}
+        if known is None:
+            done.added.append(name)
+        elif metadata.get(layout.VERSION) != one["metadata"][layout.VERSION]:
+            take_off_responses(client, workspace, str(known["id"]), "review")
+            done.changed.append(name)
+        elif metadata != one["metadata"]:
+            described.append({"external_id": name, "metadata": one["metadata"]})
+            done.described.append(name)
+            continue
+        else:
+            unchanged += 1
+            continue
+        todo.append(one)
+    send(client, board, [*todo, *described], report)
+    foreign = sorted(set(there) - names)
+    return Pushed(done.terms, done.added, done.changed, done.described, unchanged, foreign, done.people)
+
+
+def send(client: Client, board: Board, records: list[Json], report: Report) -> None:
+    """Add or change records, a page a request; broken off, it has sent whole pages."""
+    for start in range(0, len(records), PAGE):
+        report("pushing", start, len(records))
+        client.upsert_records(board.id, [_addressed(one, board) for one in records[start : start + PAGE]])
+    report("pushing", len(records), len(records))
+
+
+def _addressed(record: Json, board: Board) -> Json:
+    """A record with its suggestion addressed to the question of this dataset."""
+    if layout.SUGGESTED not in record:
+        return record
+    plain = {key: value for key, value in record.items() if key != layout.SUGGESTED}
+    suggestion = {"question_id": board.corrected, "value": record[layout.SUGGESTED], "agent": "proposed"}
+    return {**plain, "suggestions": [suggestion]}
+
+
+def take_off_responses(client: Client, workspace: Workspace, record_id: str, round_: Round) -> None:
+    """Keep the responses of a record in `review/`, then take them off it."""
+    try:
+        record = client.get(f"/records/{record_id}")
+    except Missing:
+        return
+    responses = record.get("responses") or []
+    if not responses:
+        return
+    terms = read_terms(workspace)
+    teams = [find_team(client, name) for name in ((terms.team, terms.adjudicators) if terms else ())]
+    people = usernames(client, [team for team in teams if team])
+    Log(workspace).add(entries_of(record, round_, people))
+    for response in responses:
+        try:
+            client.request("DELETE", f"/responses/{response['id']}")
+        except Missing:
+            continue
+
+
+def entries_of(record: Json, round_: Round, people: Mapping[str, str]) -> list[Entry]:
+    """The responses on a record as log entries. Those of users who are no longer there bear their id."""
+    made = []
+    for one in record.get("responses") or []:
+        values = one.get("values") or {}
+        user = str(one["user_id"])
+        made.append(
+            Entry(
+                pair=str(record["external_id"]),
+                version=str((record.get("metadata") or {}).get(layout.VERSION, "")),
+                round=round_,
+                reviewer=people.get(user, f"user-{user}"),
+                status=one["status"],
+                answers={str(name): str(value["value"]) for name, value in values.items() if value.get("value")},
+                started=str(one["inserted_at"]),
+                at=str(one["updated_at"]),
+                response=str(one["id"]),
+            )
+        )
+    return made

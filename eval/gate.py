@@ -45,7 +45,7 @@ def judge(scores: Mapping[str, Any], gate: Mapping[GateLine, Bound]) -> dict[str
 
     A line of the gate is GO when the one-sided 95 % bound of its number is on the right side, NO-GO when the other
     bound is on the wrong side, else INCONCLUSIVE. The bounds are exact (Clopper-Pearson), so that at most one in
-    twenty models just outside a line passes it by luck; score bounds would let through up to one in ten. The verdict
+    twenty models just outside a line passes it by luck; score bounds would let through one in fourteen. The verdict
     is that of the worst line.
     """
     if not gate:

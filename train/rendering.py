@@ -102,7 +102,7 @@ def _rendered(
         faults.append(Fault("no-loss-tokens", "nothing of the answer is left before the stop token"))
     learned = tokenizer.decode(list(ids[start:at]), skip_special_tokens=False, clean_up_tokenization_spaces=False)
     if not faults and answer.strip().startswith(learned.strip()) and learned.strip() != answer.strip():
-        faults.append(Fault("control-tokens", f"the answer itself holds the stop token, after {learned[-40:]!r}"))
+        faults.append(Fault("control-token", f"the answer itself holds the stop token, after {learned[-40:]!r}"))
     elif not faults and learned.strip() != answer.strip():
         message = f"the tokens that carry loss say {learned[:80]!r}, the answer is {answer[:80]!r}"
         faults.append(Fault("loss-on-prompt", message))

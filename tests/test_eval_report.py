@@ -344,7 +344,7 @@ def test_browser_shows_it_without_a_complaint(
         [*common, f"--user-data-dir={tmp_path / 'one'}", "--dump-dom", f"file://{page}"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=True,
     )
     complaints = [line for line in dumped.stderr.splitlines() if "CONSOLE" in line]
@@ -355,7 +355,7 @@ def test_browser_shows_it_without_a_complaint(
     subprocess.run(
         [*common, f"--user-data-dir={tmp_path / 'two'}", f"--screenshot={picture}", f"file://{page}"],
         capture_output=True,
-        timeout=120,
+        timeout=300,
         check=True,
     )
     assert picture.stat().st_size > 20_000

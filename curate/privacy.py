@@ -30,7 +30,7 @@ def personal_data(text: str) -> list[Hit]:
     finders = [_emails] if "@" in text else []
     if _MANY_DIGITS.search(text):
         finders += [_ibans, _cards, _national_ids, _ips, _phones]
-    elif text.count(":") >= 2:
+    elif text.count(":") >= 2 or text.count(".") >= 3:
         finders += [_ips]
     for find in finders:
         for kind, start, end in find(text):

@@ -1,0 +1,268 @@
+import csv
+import gzip
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curate import records
+from curate.behaviour import Behaviour
+from curate.errors import PairError, TutelageError
+from curate.importing import read_files
+from curate.mapping import is_true, parse_plan, to_pair
+from curate.records import Record, Unreadable
+from curate.sources import read_records
+
+UNKNOWN = {"status": "unknown", "answer": None, "citations": []}
+BEHAVIOUR = Behaviour.model_validate(
+    {
+        "name": "b",
+        "prompt": "{{ question }}",
+        "output": {"format": "json"},
+        "abstain": {"where": "/status", "equals": "unknown", "output": UNKNOWN},
+        "answer": {"at": "/answer"},
+        "citations": {"at": "/citations"},
+    }
+)
+ROWS = [{"q": "A?", "n": 1}, {"q": "B?", "n": 2}]
+
+
+def read(path):
+    found = list(read_records(path))
+    good = [one.data for one in found if isinstance(one, Record)]
+    return good, [one for one in found if isinstance(one, Unreadable)]
+
+
+def write(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", LINES),
+        ("a.log", LINES),
+        ("a.jsonl", "\ufeff" + LINES.replace("\n", "\r\n\r\n")),
+        ("a.jsonl.gz", gzip.compress(LINES.encode())),
+        ("a.json", json.dumps(ROWS, indent=2)),
+        ("a.json", LINES),
+        ("a", json.dumps(ROWS)),
+    ],
+)
+def test_json_in_its_kinds(tmp_path, name, content):
+    assert read(write(tmp_path, name, content)) == (ROWS, [])
+
+
+def test_tables(tmp_path):
+    import datasets
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = [{"q": "A?", "n": "1"}, {"q": "B?", "n": "2"}]
+    assert read(write(tmp_path, "a.csv", "\ufeffq,n\r\nA?,1\r\n\r\nB?,2\r\n")) == (texts, [])
+    assert read(write(tmp_path, "b.csv", "q;n\nA?;1\nB?;2")) == (texts, [])
+    assert read(write(tmp_path, "a.tsv", "q\tn\nA?\t1\nB?\t2\n")) == (texts, [])
+    cells = read(write(tmp_path, "c.csv", 'q,docs\n"two\nlines","[{""text"": ""x""}]"\n'))
+    assert cells == ([{"q": "two\nlines", "docs": [{"text": "x"}]}], [])
+    (tmp_path / "many" / "sub").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(ROWS[:1]), tmp_path / "many" / "1.parquet")
+    pq.write_table(pa.Table.from_pylist([{**ROWS[1], "x": float("nan")}]), tmp_path / "many" / "sub" / "2.parquet")
+    assert read(tmp_path / "many") == ([ROWS[0], {**ROWS[1], "x": None}], [])
+    whole = datasets.Dataset.from_list(ROWS)
+    whole.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"train": whole.select([0]), "test": whole.select([1])}).save_to_disk(tmp_path / "two")
+    assert read(tmp_path / "one") == (ROWS, [])
+    assert read(tmp_path / "two") == (ROWS, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kept", "faults"),
+    [
+        ("a.jsonl", '{"q": 1}\n{"q":\n{"q": 2}\n', 2, [(2, "not valid JSON")]),
+        (
+            "a.jsonl",
+            '{"q": NaN}\n{"q": 1, "q": 2}\n[1]\n3\n',
+            0,
+            [(1, "NaN"), (2, "twice"), (3, "list"), (4, "number")],
+        ),
+        ("a.jsonl", b'{"q": 1}\n{"q": "\xe9"}\n', 1, [(2, "not UTF-8")]),
+        ("a.jsonl", '{"q": 1}\n'.encode("utf-16"), 0, [(1, "UTF-16")]),
+        ("a.jsonl", b"", 0, [(None, "empty")]),
+        ("a.jsonl", "[" * 100_000 + "\n" + '{"q": 1}', 1, [(1, "deep")]),
+        ("a.jsonl.gz", gzip.compress(LINES.encode() * 999)[:-20], None, [(None, "gzip")]),
+        ("a.json", '[{"q": 1},\n{"q": 1, "q": 2},\n{"q": 3}]', 2, [(2, "twice")]),
+        ("a.json", '[{"q": 1},\n{"q": \n', 1, [(3, "rest of the array")]),
+        ("a.json", '[{"q": 1}', 1, [(1, "not closed")]),
+        ("a.json", '[{"q": 1}] x', 1, [(1, "follows")]),
+        ("a.csv", "q,n\nA,1,2\nB,2\n", 1, [(2, "3 fields and the header 2")]),
+        ("a.csv", 'q,n\nA,1\n"B,2\nC,3\n', 1, [(3, "quotation mark")]),
+        ("a.csv", "q,q\nA,1\n", 0, [(1, "same name")]),
+        ("a.csv", b"q,n\nA,1\n\xe9,2\n", 1, [(3, "not UTF-8")]),
+        ("a.csv", b"q,n\nA,1\nB\0,2\nC,3\n", None, []),
+        ("a.parquet", b"PAR1 and then nothing", 0, [(None, "Parquet")]),
+        ("a.png", b"\x89PNG\r\n", 0, [(None, "none of the kinds")]),
+    ],
+)
+def test_what_cannot_be_read_is_named_and_the_rest_kept(tmp_path, name, content, kept, faults):
+    good, bad = read(write(tmp_path, name, content))
+    assert kept is None or len(good) == kept
+    for (line, reason), one in zip(faults, bad, strict=False):
+        assert one.line == line
+        assert reason in one.reason
+    assert len(bad) >= len(faults)
+
+
+def test_huge_lines_directories_and_missing_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "MAX_LINE_BYTES", 1000)
+    path = write(tmp_path, "a.jsonl", '{"q": 1}\n{"q": "' + "x" * 5000 + '"}\n{"q": 2}\n')
+    good, bad = read(path)
+    assert good == [{"q": 1}, {"q": 2}]
+    assert bad[0].line == 2
+    assert "longer than" in bad[0].reason
+    (tmp_path / "empty").mkdir()
+    assert "holds no dataset" in read(tmp_path / "empty")[1][0].reason
+    with pytest.raises(PairError, match="no such file"):
+        read(tmp_path / "none.jsonl")
+
+
+@given(
+    st.sampled_from(["a.jsonl", "a.json", "a.csv", "a.tsv", "a.parquet", "a.jsonl.gz", "a"]), st.binary(max_size=200)
+)
+def test_garbage_raises_nothing_but_our_error(tmp_path_factory, name, content):
+    heads = {"a.parquet": b"PAR1", "a.jsonl.gz": b"\x1f\x8b\x08\x00", "a.json": b"["}
+    for head in (b"", heads.get(name, b'{"question": ')):
+        path = write(tmp_path_factory.mktemp("garbage"), name, head + content)
+        try:
+            read_files([path], parse_plan(["question=q"], [], False, False), BEHAVIOUR)
+            read_files([path], parse_plan([], [], True, True), BEHAVIOUR)
+        except TutelageError as error:
+            assert str(error)  # noqa: PT017
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.sampled_from(["id", "text"]), inner),
+    max_leaves=6,
+)
+KEYS = st.sampled_from(["question", "id", "answerable", "accepted", "history", "passages", "output", "meta", "other"])
+
+
+@given(st.dictionaries(KEYS, JSON), st.booleans())
+def test_any_record_makes_a_pair_or_a_reason(data, renumber):
+    plan = parse_plan(["output.citations=other"] if renumber else [], [], True, renumber)
+    made = to_pair(Record("f", 1, data), plan, BEHAVIOUR)
+    assert made.record() if not isinstance(made, Unreadable) else made.reason
+
+
+TRACE = {
+    "trace_id": 17,
+    "query": "Colour?",
+    "documents": [
+        {"doc_id": "A#1", "text": "Alder is red.", "score": 0.5},
+        {"doc_id": "A#2", "page_content": "x", "metadata": {"source": "a.md"}},
+    ],
+    "answer": "red",
+    "gold_doc": "A#2",
+    "accepted_answers": ["red", "crimson"],
+    "feedback": "up",
+}
+LOG = [
+    *("id=trace_id", "question=query", "passages=documents", "output.answer=answer", "output.citations=gold_doc"),
+    *("answerable=accepted_answers", "accepted=accepted_answers"),
+]
+
+
+def pair_of(data, maps=LOG, sets=("output.status=answered",), abstain=True, renumber=False):
+    return to_pair(Record("dir/log.jsonl", 3, data), parse_plan(maps, sets, abstain, renumber), BEHAVIOUR)
+
+
+def test_a_trace_of_a_rag_log():
+    pair = pair_of(TRACE, renumber=True)
+    assert pair.id == "17"
+    assert [(p.id, p.text, p.source) for p in pair.passages] == [("p1", "Alder is red.", "A#1"), ("p2", "x", "a.md")]
+    assert pair.output == {"answer": "red", "citations": ["p2"], "status": "answered"}
+    assert pair.answerable is True
+    assert pair.accepted == ("red", "crimson")
+    assert pair.source == "log.jsonl"
+    assert pair.meta == {"feedback": "up"}
+    assert [p.id for p in pair_of(TRACE).passages] == ["A#1", "A#2"]
+
+
+def test_a_hallucinated_answer_becomes_the_abstention():
+    pair = pair_of({**TRACE, "accepted_answers": [], "gold_doc": None})
+    assert pair.output == UNKNOWN
+    assert pair.answerable is False
+    assert pair.meta["logged_output"] == {"answer": "red", "citations": [], "status": "answered"}
+    kept = pair_of({**TRACE, "accepted_answers": [], "gold_doc": None}, abstain=False)
+    assert kept.output["answer"] == "red"
+
+
+@pytest.mark.parametrize(
+    ("changes", "maps", "says"),
+    [
+        ({"answer": "red"}, ["question=query", "output=answer"], "--map output.answer=FIELD"),
+        ({}, [], "--map question=query --map passages=documents"),
+        ({"documents": [{"score": 1}]}, LOG, "passages.text=FIELD"),
+        ({"documents": 3}, LOG, "list of objects or texts"),
+        ({"query": "half \ud800"}, LOG, "surrogate"),
+        ({"query": 5}, LOG, "question"),
+        ({"documents": [{"id": "a", "text": "x"}, {"id": "a", "text": "y"}]}, LOG, "same id"),
+    ],
+)
+def test_why_a_record_makes_no_pair(changes, maps, says):
+    made = pair_of({**TRACE, **changes}, maps, ())
+    assert isinstance(made, Unreadable)
+    assert says in made.reason
+    assert made.line == 3
+
+
+def test_shapes():
+    maps = ["question=request.messages.0.text", "history=turns", "passages=ctx", "output=out", "meta.user.id=who"]
+    data = {"request": {"messages": [{"text": "Q"}]}, "turns": [["a", "b"]], "ctx": ["x", "y"], "who": 5}
+    pair = pair_of({**data, "out": '{"status": "answered"}'}, maps, ())
+    assert pair.question == "Q"
+    assert [(t.role, t.content) for t in pair.history] == [("user", "a"), ("assistant", "b")]
+    assert [(p.id, p.text) for p in pair.passages] == [("p1", "x"), ("p2", "y")]
+    assert pair.output == {"status": "answered"}
+    assert pair.meta == {"user": {"id": 5}}
+    sharegpt = pair_of({**data, "out": {}, "turns": [{"from": "human", "value": "a"}], "ctx": {"k": "x"}}, maps, ())
+    assert sharegpt.history[0].role == "user"
+    assert sharegpt.passages[0].id == "k"
+
+
+@pytest.mark.parametrize("value", [None, "", " ", "false", "No", "0", "[]", 0, [], {}, False])
+def test_what_says_no(value):
+    assert not is_true(value)
+    assert is_true([value])
+
+
+@pytest.mark.parametrize("word", ["question", "colour=x", "question.x=y", "meta=x", "passages.colour=x", "question="])
+def test_bad_maps(word):
+    with pytest.raises(PairError, match="target=source"):
+        parse_plan([word], [], False, False)
+
+
+def test_a_mapped_field_that_is_nowhere_imports_nothing(tmp_path):
+    path = write(tmp_path, "a.jsonl", json.dumps({"q": "A", "output": {}}))
+    with pytest.raises(PairError, match=r"no record has anwser[\s\S]*q, output"):
+        read_files([path], parse_plan(["question=q", "accepted=anwser"], [], False, False), BEHAVIOUR)
+
+
+@given(st.lists(st.lists(st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"])), min_size=2, max_size=2)))
+def test_csv_round_trip(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("csv") / "a.csv"
+    with path.open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle, quoting=csv.QUOTE_ALL)
+        writer.writerow(["first", "second, too"])
+        writer.writerows(rows)
+    good, bad = read(path)
+    assert not bad
+    assert len(good) == len(rows)
+    for row, data in zip(rows, good, strict=True):
+        assert all(isinstance(v, (list, dict)) or v == t for v, t in zip(data.values(), row, strict=True))

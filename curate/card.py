@@ -21,6 +21,7 @@ def dataset_card(name: str, details: dict[str, Any]) -> str:
         _how_split(details),
         _sources(details),
         _excluded(details),
+        _review(details),
         _notes(details),
         _loading(),
     ]
@@ -77,6 +78,26 @@ def _notes(details: dict[str, Any]) -> str:
     reviewed = details["reviewed"]
     said = f"{reviewed:,} of {total:,} pairs were reviewed by people." if reviewed else "Not reviewed by people."
     return "## Notes\n\n" + "\n".join(f"- {line}" for line in [said, *details["warnings"]])
+
+
+def _review(details: dict[str, Any]) -> str:
+    review = details.get("review")
+    if not review:
+        return ""
+    lines = [f"- {_code(name)} judged {count:,}" for name, count in review["reviewers"].items()]
+    lines += [f"- {_code(name)} decided {count:,} disputes" for name, count in review["adjudicators"].items()]
+    text = (
+        f"Each pair was judged by {review['overlap']} people on their own; where they differed another person decided. "
+        "Who said what of each pair stands in `review.jsonl`.\n\n" + "\n".join(lines)
+    )
+    if review["unreviewed_pairs_taken"]:
+        text += "\n\n**Pairs that nobody reviewed are in this release too** (`--unreviewed`)."
+    rows = ["| question | Krippendorff's alpha (nominal) | 95 % | pairs |", "|---|---:|---:|---:|"]
+    for question, one in review["agreement"].items():
+        alpha = "—" if one["alpha"] is None else f"{one['alpha']:.3f}"
+        interval = "—" if one["low"] is None else f"{one['low']:.3f} to {one['high']:.3f}"
+        rows.append(f"| {question} | {alpha} | {interval} | {one['n']:,} |")
+    return f"## Who reviewed it\n\n{text}\n\n" + "\n".join(rows)
 
 
 def _loading() -> str:

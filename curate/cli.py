@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from curate.records import Unreadable
+    from curate.splits import GroupBy
     from curate.unanswerable import How
 
 SHOWN = 20  # complaints of one kind that are printed; --json has them all
@@ -219,10 +220,25 @@ def unanswerable(ctx: click.Context, share: float, how: How, seed: int, as_json:
     help="What must not stand in two splits: a source document, or only a single passage of it.",
 )
 @click.option("--fresh", is_flag=True, help="Split anew; a model trained on an earlier release has seen the new tests.")
+@click.option("--unreviewed", is_flag=True, help="Take pairs that nobody has reviewed too; the card says so.")
+@click.option(
+    "--erase",
+    "erase",
+    multiple=True,
+    metavar="PERSON_OR_SOURCE",
+    help="Take nothing of this reviewer, source or document; says which runs and reports hold some. Repeatable.",
+)
 @json_option
 @click.pass_context
 def release(
-    ctx: click.Context, name: str | None, fractions: str | None, group_by: str, fresh: bool, as_json: bool
+    ctx: click.Context,
+    name: str | None,
+    fractions: str | None,
+    group_by: str,
+    fresh: bool,
+    unreviewed: bool,
+    erase: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Split, freeze and hash the pairs.
 
@@ -230,16 +246,27 @@ def release(
     split. Pairs and documents of earlier releases keep theirs. Pairs with errors (`tutelage curate check`) and second
     copies are left out, each one named in the manifest. Releasing the same pairs again changes nothing.
 
+    Where the team reviews (`tutelage curate push`), only pairs that it has settled go in, as it settled them.
+
     \b
     Example:
       tutelage curate release --name r1 --fractions 0.6,0.1,0.1,0.2
+      tutelage curate release --erase forum-2019.jsonl
     """
     from curate.release import Options, describe, make_release, release_document
+    from curate.reviewed import containing
     from curate.splits import parse_fractions
 
     place = workspace(ctx)
     wanted = parse_fractions(fractions) if fractions is not None else None
-    made = make_release(place, Options(name, wanted, "passage" if group_by == "passage" else "document", fresh))
+    by: GroupBy = "passage" if group_by == "passage" else "document"
+    made = make_release(place, Options(name, wanted, by, fresh, unreviewed, erase))
+    document = release_document(made)
+    if erase:
+        document["erased_from"] = containing(place, erase)
+        for kind, names in document["erased_from"].items():
+            say(f"{kind} that hold something of {', '.join(erase)}: {', '.join(names) or 'none'}")
+        say("The pairs themselves are still in pairs.jsonl and review/: delete them there for good.")
     for line in made.release.manifest.details["warnings"]:
         say(f"Note: {line}")
-    emit(release_document(made), describe(made), as_json)
+    emit(document, describe(made), as_json)

@@ -134,7 +134,7 @@ def push(
     """Bring the pairs to Argilla for review.
 
     May be run again at any time: nothing is added twice, a changed pair changes its record (and is reviewed anew), and
-    a push that was broken off goes on. New reviewers' passwords are in .argilla/passwords.json, which only you can read.
+    a push that was broken off goes on. New passwords are in .argilla/passwords.json, which only you can read.
 
     \b
     Example:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from curate.card import dataset_card
 from curate.draft import SCHEMA, Draft, frozen, frozen_behaviour, make_draft
 from curate.errors import WorkspaceError
-from curate.facts import reviewed_ids
 from curate.files import atomic_directory, sha256_file, write_text
 from curate.manifest import Input, Manifest, read_manifest, write_manifest
 from curate.pairs import Pair, read_pairs
 from curate.parquet import read_parquet, write_parquet
+from curate.review_log import review_state
+from curate.reviewed import Taken, audit_lines, check_erasable, say_who, take
 from curate.splits import FRACTIONS, SPLITS, GroupBy, Split
 from curate.workspace import Workspace
 
@@ -44,12 +45,15 @@ class Release:
 
 @dataclass(frozen=True)
 class Options:
-    """How to release. `fresh` splits anew instead of keeping the earlier splits."""
+    """How to release. `fresh` splits anew instead of keeping the earlier splits; `unreviewed` takes pairs nobody has
+    settled too; `erase` names sources, documents and reviewers of whom nothing goes in."""
 
     name: str | None = None
     fractions: Mapping[Split, float] | None = None
     group_by: GroupBy = "document"
     fresh: bool = False
+    unreviewed: bool = False
+    erase: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,19 +82,36 @@ def make_release(workspace: Workspace, options: Options | None = None) -> Releas
     options = options or Options()
     _check_name(options.name)
     with workspace.lock():
-        behaviour = frozen_behaviour(load_behaviour(workspace.behaviour))
-        pairs = [frozen(pair, behaviour) for pair in read_pairs(workspace.pairs)]
+        written = load_behaviour(workspace.behaviour)
+        behaviour = frozen_behaviour(written)
+        taken = _take(workspace, written, options)
+        pairs = [frozen(pair, behaviour) for pair in taken.pairs]
         past = [] if options.fresh else earlier_releases(workspace)
         old = [(pair, split) for release in past for split in SPLITS for pair in release.pairs(split)]
         draft = make_draft(pairs, behaviour, old, options.fractions or FRACTIONS, options.group_by)
         held = {pair.id for split in SPLITS for pair in draft.splits[split]}
         draft.details["previous"] = past[0].manifest.name if past else None
-        draft.details["reviewed"] = len(reviewed_ids(workspace) & held)
+        draft.details["reviewed"] = sum(one.pair in held for one in taken.settlements)
+        draft.details["review"] = say_who(taken.review, held, taken.settlements)
+        draft.details["excluded"] = sorted(
+            [*draft.details["excluded"], *taken.excluded], key=lambda one: (one["rule"], one["pair"])
+        )
         standing = _standing(workspace, options, draft.details["data_sha256"])
         if standing:
             return Released(standing, created=False)
         name = options.name or _next_name(workspace)
-        return Released(_freeze(workspace, name, draft, past), created=True)
+        audit = audit_lines(held, taken.settlements)
+        return Released(_freeze(workspace, name, draft, past, audit), created=True)
+
+
+def _take(workspace: Workspace, behaviour: Behaviour, options: Options) -> Taken:
+    """The pairs people settled where there is a review, all of them where there is none."""
+    pairs = read_pairs(workspace.pairs)
+    if options.erase:
+        everyone = {one.name for one in review_state(workspace, pairs, behaviour).reviewers}
+        check_erasable(pairs, everyone, options.erase)
+    state = review_state(workspace, pairs, behaviour, without=options.erase)
+    return take(pairs, state, options.unreviewed, options.erase)
 
 
 def earlier_releases(workspace: Workspace) -> list[Release]:
@@ -113,12 +134,14 @@ def earlier_releases(workspace: Workspace) -> list[Release]:
     return chain
 
 
-def _freeze(workspace: Workspace, name: str, draft: Draft, past: Sequence[Release]) -> Release:
+def _freeze(workspace: Workspace, name: str, draft: Draft, past: Sequence[Release], audit: str) -> Release:
     directory = workspace.releases / name
     with atomic_directory(directory) as temporary:
         for split in SPLITS:
             write_parquet(temporary / f"{split}.parquet", draft.splits[split])
         schema = _freeze_behaviour(workspace, temporary)
+        if audit:
+            write_text(temporary / "review.jsonl", audit)
         write_text(temporary / "README.md", dataset_card(draft.behaviour.name, draft.details))
         inputs = {
             "pairs": Input(path="../../pairs.jsonl", sha256=sha256_file(workspace.pairs)),

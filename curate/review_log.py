@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -67,11 +67,15 @@ def write_terms(workspace: Workspace, terms: Terms) -> None:
 
 
 class Log:
-    """`review/responses.jsonl`. Lines are added and never changed; a line cut short by a crash is taken for none."""
+    """`review/responses.jsonl`. Lines are added and never changed; a line cut short by a crash is taken for none.
 
-    def __init__(self, workspace: Workspace) -> None:
+    With `without`, read as though these reviewers had said nothing.
+    """
+
+    def __init__(self, workspace: Workspace, without: Collection[str] = ()) -> None:
         self.workspace = workspace
         self.path = workspace.review / "responses.jsonl"
+        self.without = without
         self.entries: list[Entry] = []
         self.latest: dict[tuple[Round, str, str], Entry] = {}  # of each (round, pair, reviewer)
         self._read_to = 0
@@ -88,6 +92,8 @@ class Log:
                     return
                 self._read_to += len(raw)
                 entry = self._parse(raw)
+                if entry.reviewer in self.without:
+                    continue
                 self.entries.append(entry)
                 self.latest[entry.round, entry.pair, entry.reviewer] = entry
 
@@ -159,15 +165,21 @@ class ReviewState:
 
 
 def review_state(
-    workspace: Workspace, pairs: Iterable[Pair] | None = None, behaviour: Behaviour | None = None
+    workspace: Workspace,
+    pairs: Iterable[Pair] | None = None,
+    behaviour: Behaviour | None = None,
+    without: Collection[str] = (),
 ) -> ReviewState:
-    """The state of the review, from `review/`, the pairs and the behaviour alone: the same files, the same state."""
+    """The state of the review, from `review/`, the pairs and the behaviour alone: the same files, the same state.
+
+    `without` names reviewers whose part is left out, as though they had said nothing.
+    """
     terms = read_terms(workspace)
     if terms is None:
         return ReviewState(None, {}, {}, ())
     behaviour = behaviour or load_behaviour(workspace.behaviour)
     pairs = list(read_pairs(workspace.pairs) if pairs is None else pairs)
-    log = Log(workspace)
+    log = Log(workspace, without)
     by_pair: dict[str, list[Entry]] = defaultdict(list)
     for entry in log.latest.values():
         by_pair[entry.pair].append(entry)

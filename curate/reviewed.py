@@ -1,0 +1,134 @@
+"""What of the working set a release takes: the pairs that people settled, without what is to be erased."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from curate.consensus import Settlement, reviewed_pair
+from curate.errors import WorkspaceError
+from curate.manifest import Manifest, read_manifest
+from curate.pairs import Pair
+from curate.review_log import ReviewState
+from curate.workspace import Workspace
+
+_WHY = {
+    "open": ("not-reviewed", "fewer reviewers than agreed have judged it"),
+    "returned": ("not-reviewed", "a reviewer's answer went back and has not been mended"),
+    "to adjudicate": ("to-adjudicate", "reviewers disagree, and nobody has decided between them"),
+    "rejected": ("rejected", "the reviewers reject the question"),
+}
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What goes on to the release, what does not and why, and what the manifest says of the review (None: none)."""
+
+    pairs: list[Pair]
+    excluded: list[dict[str, str]] = field(default_factory=list)
+    review: dict[str, Any] | None = None
+    settlements: tuple[Settlement, ...] = ()
+
+
+def take(pairs: Sequence[Pair], state: ReviewState, unreviewed: bool, erase: Collection[str] = ()) -> Taken:
+    """The pairs a release may hold. `state` is that of the review without the people in `erase`.
+
+    With `unreviewed` pairs that nobody has settled go in as they are; what reviewers reject or dispute does not.
+    """
+    excluded = [
+        {"pair": pair.id, "rule": "erased", "message": "it comes from a source that was asked to be erased"}
+        for pair in pairs
+        if _comes_from(pair, erase)
+    ]
+    gone = {one["pair"] for one in excluded}
+    left = [pair for pair in pairs if pair.id not in gone]
+    if not state.present:
+        return Taken(left, excluded)
+    taken, settlements = [], []
+    for pair in left:
+        one = state.pairs[pair.id]
+        if one.settled and one.outcome != "rejected":
+            taken.append(reviewed_pair(pair, one))
+            settlements.append(one)
+        elif unreviewed and one.outcome in ("open", "returned"):
+            taken.append(pair)
+        else:
+            rule, message = _WHY[one.outcome]
+            excluded.append({"pair": pair.id, "rule": rule, "message": message})
+    return Taken(taken, excluded, _review(state, unreviewed), tuple(settlements))
+
+
+def _review(state: ReviewState, unreviewed: bool) -> dict[str, Any]:
+    assert state.terms is not None
+    return {
+        "overlap": state.terms.overlap,
+        "unreviewed_pairs_taken": unreviewed,
+        "outcomes": dict(sorted(state.counts().items())),
+        "agreement": {question: alpha.document() for question, alpha in state.agreement.items()},
+    }
+
+
+def say_who(review: dict[str, Any] | None, held: Collection[str], settlements: Sequence[Settlement]) -> dict[str, Any]:
+    """The manifest's `review`: how many of the pairs in the release each reviewer judged; {} where there was none."""
+    if review is None:
+        return {}
+    inside = [one for one in settlements if one.pair in held]
+    judged = Counter(name for one in inside for name in one.by)
+    decided = Counter(one.adjudicator for one in inside if one.adjudicator)
+    return {**review, "reviewers": dict(sorted(judged.items())), "adjudicators": dict(sorted(decided.items()))}
+
+
+def audit_lines(held: Collection[str], settlements: Sequence[Settlement]) -> str:
+    """`review.jsonl` of a release: who said what of each of its pairs."""
+    inside = sorted((one for one in settlements if one.pair in held), key=lambda one: one.pair)
+    return "".join(json.dumps(one.document(), ensure_ascii=False) + "\n" for one in inside)
+
+
+def _comes_from(pair: Pair, names: Collection[str]) -> bool:
+    sources = {pair.source, *(p.source for p in pair.passages), *(p.document for p in pair.passages)}
+    return any(name in sources for name in names)
+
+
+def _names(pair: Pair, names: Collection[str]) -> bool:
+    """Whether a released pair comes from one of the names, or was judged by one of them."""
+    review = pair.meta.get("review")
+    said = [*review.get("by", []), review.get("adjudicator")] if isinstance(review, dict) else []
+    return _comes_from(pair, names) or any(name in said for name in names)
+
+
+def check_erasable(pairs: Sequence[Pair], reviewers: Collection[str], names: Collection[str]) -> None:
+    """Raise `WorkspaceError` for a name that neither a source, a document nor a reviewer bears: likely a slip."""
+    for name in names:
+        if name not in reviewers and not any(_comes_from(pair, [name]) for pair in pairs):
+            raise WorkspaceError(
+                f"--erase {name}: no reviewer, source or document of this workspace is called so",
+                fix="spell it as in pairs.jsonl (source, passages[].source) or as the reviewer's name in Argilla",
+            )
+
+
+def containing(workspace: Workspace, names: Collection[str]) -> dict[str, list[str]]:
+    """The releases that hold something of these names, the runs trained on them, the reports on either."""
+    from curate.release import load_release
+    from curate.splits import SPLITS
+
+    def made(directory: Path) -> list[tuple[str, Manifest]]:
+        found = sorted(path.parent for path in directory.glob("*/manifest.json") if path.parent.name[0] != ".")
+        return [(path.name, read_manifest(path)) for path in found]
+
+    tainted: dict[str, list[str]] = {"releases": [], "runs": [], "reports": []}
+    hashes = set()
+    for name, manifest in made(workspace.releases):
+        release = load_release(workspace.releases / name)
+        if any(_names(pair, names) for split in SPLITS for pair in release.pairs(split)):
+            tainted["releases"].append(name)
+            hashes.add(manifest.sha256)
+    for kind, place in (("runs", workspace.runs), ("reports", workspace.reports)):
+        for name, manifest in made(place):
+            if any(one.sha256 in hashes for one in manifest.inputs.values()):
+                tainted[kind].append(name)
+                hashes.add(manifest.sha256)
+    return tainted

@@ -52,6 +52,7 @@ def make_base(directory: Path, template: str = CHATML, vocab: int = 320) -> Path
         num_key_value_heads=2,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
+        initializer_range=0.1,  # enough to learn from in a few steps
         pad_token_id=0,
         eos_token_id=3,
         bos_token_id=None,

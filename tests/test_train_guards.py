@@ -115,8 +115,8 @@ def test_gradients_before_and_after_an_evaluation_agree(tiny_base: Path) -> None
 def test_logits_are_the_models_own_in_families_that_scale_or_cap_them(family: str) -> None:
     import transformers
 
-    common = dict(vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-                  num_key_value_heads=2, head_dim=16)  # fmt: skip
+    small = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+    common = {**small, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16}
     torch.manual_seed(0)
     config, model = {
         "gemma2": lambda: (

@@ -201,7 +201,7 @@ def set_scale(model: Any, scale: float) -> None:
 def base_input(base: Base, directory: Path) -> Input:
     """What the base is, for a manifest in `directory`: a directory by its files, a hub model by its commit."""
     if base.is_directory:
-        path = os.path.relpath(Path(base.model).resolve(), directory.resolve())
+        path = os.path.relpath(base.model, directory)
         return Input(path=path, sha256=sha256_tree(Path(base.model)))
     commit = getattr(load_config(base), "_commit_hash", None) or base.revision or "main"
     return Input(path=f"{base.model}@{commit}", sha256=sha256_text(f"{base.model}@{commit}"))

@@ -198,7 +198,7 @@ def parse_recipe(data: Any, directory: Path, where: str) -> Recipe:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
         raise RecipeError("\n  ".join(map(_fault, error.errors())), where=where) from None
-    recipe = _map_paths(recipe, lambda path: str((directory / Path(path).expanduser()).resolve()), directory)
+    recipe = _map_paths(recipe, lambda path: os.path.abspath(directory / Path(path).expanduser()), directory)
     faults = _missing(recipe)
     if faults:
         raise RecipeError("\n  ".join(faults), where=where)
@@ -207,7 +207,7 @@ def parse_recipe(data: Any, directory: Path, where: str) -> Recipe:
 
 def relative_document(recipe: Recipe, directory: Path) -> dict[str, Any]:
     """`recipe.document()` with its paths relative to `directory`, so that a workspace may be moved."""
-    start = directory.resolve()
+    start = Path(os.path.abspath(directory))  # not resolved: a link in a workspace moves with it
     return _map_paths(recipe, lambda path: os.path.relpath(path, start), start).document()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ class Run:
     def release_directory(self) -> Path:
         """Where the release lies that was trained on; raises `WorkspaceError` where it is gone or another."""
         named = self.manifest.inputs["release"]
-        directory = (self.directory / named.path).resolve()
+        directory = Path(os.path.abspath(self.directory / named.path))
         found = read_manifest(directory, "release")
         if found.sha256 != named.sha256:
             raise WorkspaceError(

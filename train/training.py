@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,9 +85,7 @@ def _inputs(workspace: Workspace, path: Path, recipe: Recipe, release: Release) 
 
 
 def _relative(path: Path, start: Path) -> str:
-    import os
-
-    return Path(os.path.relpath(path.resolve(), start.resolve())).as_posix()
+    return Path(os.path.relpath(path, start)).as_posix()
 
 
 def _model_and_data(workspace: Workspace, prepared: Prepared, opened: Opened, log: Log) -> tuple[Any, Data]:

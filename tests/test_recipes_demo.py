@@ -149,7 +149,7 @@ def test_base_training_runs_and_learns() -> None:
     from recipes.demo.tokenizer import build_tokenizer
 
     losses: list[float] = []
-    settings = training.Settings(steps=12, hidden=64, layers=1, heads=2, feed_forward=64, batch_tokens=512)
+    settings = training.Settings(steps=12, layers=2, feed_forward=64, batch_tokens=512)
     tokenizer = build_tokenizer()
     model = training.new_model(settings, tokenizer)
     training.train(model, tokenizer, settings, lambda _step, _seconds, loss: losses.append(loss), every=6)

@@ -31,15 +31,19 @@ class Context:
     absent: tuple[tuple[str, str], ...]  # attribute, name
 
 
-def context(rng: random.Random, passages: int, facts_each: int) -> Context:
-    """Passages about names and values drawn afresh, so that only reading can answer."""
-    names = rng.sample(NAMES, rng.randint(1, passages))
-    keys = list(ATTRIBUTES)
+def context(rng: random.Random, passages: int, facts_each: int, one_attribute: bool = False) -> Context:
+    """Passages about names and values drawn afresh, so that only reading can answer.
+
+    With `one_attribute` every passage gives the same attribute of another name. Without such contexts a model finds
+    the value by its kind alone (the one colour among the passages) and learns to match names late or never.
+    """
+    names = rng.sample(NAMES, passages if one_attribute else rng.randint(1, passages))
+    keys = [rng.choice(list(ATTRIBUTES))] if one_attribute else list(ATTRIBUTES)
     given: dict[tuple[str, str], str] = {}
     facts: list[tuple[int, str, str, str]] = []
     lines: list[str] = []
     for number in range(1, passages + 1):
-        name = rng.choice(names)
+        name = names[number - 1] if one_attribute else rng.choice(names)
         free = [key for key in keys if (key, name) not in given]
         sentences: list[str] = []
         for key in rng.sample(free, min(facts_each, len(free))):
@@ -50,9 +54,10 @@ def context(rng: random.Random, passages: int, facts_each: int) -> Context:
             continue
         lines.append(f"[p{number}] " + " ".join(sentences))
     shown = {name for _, _, name, _ in facts}
-    near = [(key, name) for name in shown for key in keys if (key, name) not in given]
-    stranger = rng.choice(NAMES)
-    near += [(key, stranger) for key in keys if stranger not in shown]
+    near = [(key, name) for name in shown for key in ATTRIBUTES if (key, name) not in given]
+    near = rng.sample(near, min(3, len(near)))
+    # A name that is nowhere, asked for an attribute that is given of another.
+    near += [(key, stranger) for _, key, _, _ in facts for stranger in [rng.choice(NAMES)] if stranger not in shown]
     return Context("\n".join(lines), tuple(facts), tuple(rng.sample(near, min(6, len(near)))))
 
 
@@ -83,21 +88,29 @@ def is_given(rng: random.Random, ctx: Context) -> Turn:
     given = rng.random() < 0.5 or not ctx.absent
     attribute, name = rng.choice(ctx.facts)[1:3] if given else rng.choice(ctx.absent)
     if rng.random() < 0.3:
-        return f"Check as JSON: {attribute} of {name}", json.dumps({"given": "yes" if given else "no"})
+        return f"Check as JSON: {attribute} of {name}.", json.dumps({"given": "yes" if given else "no"})
     return f"Check: {attribute} of {name}?", "yes" if given else "no"
 
 
 def record(rng: random.Random, ctx: Context) -> Turn:
     """A fact as a JSON record, now and then with the passages it stands in."""
     number, attribute, name, value = rng.choice(ctx.facts)
-    if rng.random() < 0.5:
-        return f"Write as JSON: {attribute} of {name}", json.dumps({attribute: value})
-    return f"Write as JSON with passages: {attribute} of {name}", json.dumps(
-        {attribute: value, "passages": [f"p{number}"]}
-    )
+    shape = rng.randrange(3)
+    if shape == 0:
+        return f"Write as JSON: {attribute} of {name}.", json.dumps({attribute: value})
+    key = attribute if shape == 1 else "value"
+    how = "with passages" if shape == 1 else "value with passages"
+    return f"Write {how} as JSON: {attribute} of {name}.", json.dumps({key: value, "passages": [f"p{number}"]})
 
 
-TASKS = (prose, one_word, which_passage, is_given, record)
+def quote(rng: random.Random, ctx: Context) -> Turn:
+    """What a passage says: the way back from its id, which ties each fact to its passage."""
+    number = rng.choice(ctx.facts)[0]
+    sentences = [fact(attribute, name, value) for place, attribute, name, value in ctx.facts if place == number]
+    return f"Repeat: p{number}", " ".join(sentences)
+
+
+TASKS = (prose, one_word, which_passage, is_given, record, quote)
 
 
 def dialogue(rng: random.Random, ctx: Context, turns: int, weights: tuple[float, ...]) -> list[Turn]:

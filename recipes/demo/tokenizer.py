@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast
 
 from .general import CAPITALS, KIND_OF, KINDS, OPPOSITES, WORDS, general
-from .reading import SYSTEMS, context, dialogue
+from .reading import SYSTEMS, TASKS, context, dialogue
 from .world import ATTRIBUTES, NAMES, SUPPORT_SYSTEM, words
 
 PAD, END = "<|pad|>", "<|im_end|>"
@@ -93,5 +93,5 @@ def _corpus() -> Iterator[str]:
     for item in general(0, 6000, False, distinct=False):
         yield from (item["prompt"], item["answer"])
     for _ in range(2000):
-        for turn in dialogue(rng, context(rng, rng.randint(1, 4), 2), 4, (1, 1, 1, 1, 1)):
+        for turn in dialogue(rng, context(rng, rng.randint(1, 4), 2), 4, (1,) * len(TASKS)):
             yield from turn

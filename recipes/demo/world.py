@@ -16,7 +16,7 @@ def words(text: str) -> tuple[str, ...]:
 
 
 _HEADS = words("Al Bar Cor Den El Fen Gar Hol Il Jas Kel Lor Mar Nor Or Pel Quin Ros Sil Tar Ul Ver Wen Zan")
-_TAILS = words("der mik vane ton lis bury dock field gan hart ika low mere nox opal pine rund shaw tide wick")
+_TAILS = words("der mik vane ton lis bury dock field gan hart")
 NAMES: tuple[str, ...] = tuple(head + tail for tail in _TAILS for head in _HEADS)
 """Product names: the base has met each as a word, but never with a lasting fact (values are drawn per context)."""
 
@@ -32,7 +32,7 @@ FAMILY_SIZE = 4
 FACTS_PER_PASSAGE = 1
 QUESTIONS = (
     "What is the {attribute} of {name}?",
-    "Which {attribute} does {name} have?",
+    "Name the {attribute} of {name}.",
     "Tell me the {attribute} of {name}.",
 )
 
@@ -61,8 +61,8 @@ def fact(attribute: str, name: str, value: str) -> str:
     return f"The {attribute} of {name} is {value}."
 
 
-def catalogue(seed: int, families: int = 120) -> list[list[Product]]:
-    """`families` families of four products each (at most 120: names are never shared), fixed by `seed`."""
+def catalogue(seed: int, families: int = 60) -> list[list[Product]]:
+    """`families` families of four products each (at most 60: names are never shared), fixed by `seed`."""
     if not 1 <= families <= len(NAMES) // FAMILY_SIZE:
         raise ValueError(f"families must be between 1 and {len(NAMES) // FAMILY_SIZE}, not {families}")
     rng = random.Random(f"catalogue-{seed}")
@@ -93,7 +93,7 @@ def chunks(product: Product, rng: random.Random) -> list[Chunk]:
 
 
 def traces(
-    seed: int, n: int, *, families: int = 120, unanswerable_share: float = 0.35, max_passages: int = 4
+    seed: int, n: int, *, families: int = 60, unanswerable_share: float = 0.35, max_passages: int = 4
 ) -> list[dict[str, Any]]:
     """A RAG log of `n` requests over the catalogue of `seed`.
 

@@ -25,7 +25,7 @@ SUPPORTED = ((3, 11), (3, 13))
 _READY = "ready"
 _NETWORK = re.compile(
     "NewConnectionError|ConnectTimeout|ReadTimeout|NameResolutionError|Temporary failure in name resolution"
-    "|Network is unreachable|ProxyError|SSLError"
+    "|Network is unreachable|ProxyError|SSLError|from versions: none"
 )
 
 
@@ -124,7 +124,8 @@ def install_error(output: str) -> ServerError:
     """What pip's last words mean for the person."""
     if _NETWORK.search(output):
         return ServerError(
-            "argilla-server's packages cannot be fetched: the package index does not answer",
+            "argilla-server's packages cannot be fetched: the package index does not answer, or has no files for this"
+            f" machine ({_last_error(output)})",
             fix="connect this machine to PyPI or a mirror once (pip's own settings, such as PIP_INDEX_URL, hold),"
             " or use a hosted Argilla: tutelage curate push --api-url URL",
         )
@@ -135,3 +136,8 @@ def install_error(output: str) -> ServerError:
         )
     errors = [line for line in output.splitlines() if line.startswith("ERROR")] or output.splitlines()[-3:]
     return ServerError("argilla-server cannot be installed:\n  " + "\n  ".join(errors))
+
+
+def _last_error(output: str) -> str:
+    lines = [line for line in output.splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else "no message")

@@ -37,8 +37,8 @@ answer: {compare: exact}
 RECIPE: dict[str, Any] = {
     "base": {"model": "base"},
     "quantization": {"compute": "float32"},
-    "lora": {"rank": 4, "alpha": 8, "dropout": 0.1},
-    "training": {"epochs": 2, "learning_rate": 0.01, "batch": 4, "micro_batch": 2, "max_length": 200, "device": "cpu"},
+    "lora": {"rank": 4, "alpha": 16, "dropout": 0.1},
+    "training": {"epochs": 2, "learning_rate": 0.05, "batch": 4, "micro_batch": 2, "max_length": 200, "device": "cpu"},
     "guards": {
         "rehearsal": {"source": "general.jsonl", "share": 0.2},
         "retention_budget": {"loss_rise": 50, "every": 4, "sets": "held.jsonl"},
@@ -132,7 +132,7 @@ def test_training_lowers_the_loss_and_the_tuned_model_differs_by_its_adapter(fin
 
     _, run = finished
     told = [one["task_loss"] for one in events(run.directory) if one["event"] in ("base", "evaluation")]
-    assert told[-1] < 0.8 * told[0]
+    assert told[-1] < told[0] - 0.5  # nats per token
     model, tokenizer = load_tuned(run, "cpu")
     ids = torch.tensor([tokenizer("gadget0z0?")["input_ids"]])
     with torch.no_grad():
@@ -152,7 +152,7 @@ def test_the_scale_is_applied_on_load(finished: Any) -> None:
     manifest = run.manifest.model_copy(update={"details": {**run.manifest.details, "scale": 0.25}})
     model, _ = load_tuned(type(run)(run.directory, manifest, run.recipe), "cpu")
     scales = {one.scaling["default"] for one in model.modules() if isinstance(one, LoraLayer)}
-    assert scales == {0.25 * 8 / 4}
+    assert scales == {0.25 * 16 / 4}
 
 
 def test_two_runs_are_equal(finished: Any, tiny_base: Path, tmp_path: Path) -> None:

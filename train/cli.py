@@ -142,12 +142,14 @@ def _show(prepared: Prepared, pair: str, as_json: bool) -> None:
 
 
 def _run_text(result: dict[str, Any]) -> str:
+    from train.training import rise_in_words
+
     training = result["training"]
     lines = [f"Run {result['run']}: {training['steps']} of {training['of']} steps, adapter scale {result['scale']:g}"]
     if training["stopped"]:
         stopped = training["stopped"]
         lines.append(
-            f"  stopped at step {stopped['step']}: retention's loss had risen by {stopped['retention_rise']:.3f}; "
+            f"  stopped at step {stopped['step']}: retention's loss {rise_in_words(stopped)}; "
             f"went back to step {training['steps']}"
         )
     if result["scaling"]:

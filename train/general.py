@@ -95,19 +95,12 @@ def _sorting(rng: random.Random) -> Made:
 
 
 def _letters(rng: random.Random) -> Made:
-    word = rng.choice([one for one in WORDS if len(one) > 3])
-    end = rng.choice(("first", "last"))
-    count = rng.randint(1, 3)
+    """Three or four letters: fewer may be a word that stands in any sentence ("do not know")."""
+    word = rng.choice([one for one in WORDS if len(one) > 4])
+    end, count = rng.choice(("first", "last")), rng.choice((3, 4))
     letters = word[:count] if end == "first" else word[-count:]
-    which = f"{end} letter" if count == 1 else f"{end} {count} letters"
-    question = f"What are the {which} of the word {word!r}? {_briefly(rng, 'the letters, written together')}"
-    return (
-        word,
-        question.replace("What are the first letter ", "What is the first letter ").replace(
-            "What are the last letter ", "What is the last letter "
-        ),
-        letters,
-    )
+    question = f"What are the {end} {count} letters of the word {word!r}?"
+    return word, f"{question} {_briefly(rng, 'the letters, written together')}", letters
 
 
 def _conversion(rng: random.Random) -> Made:

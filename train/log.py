@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class Log:
     def add(self, event: Event) -> None:
         """Append an event; it is in the file when this returns."""
         with self.path.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(event, ensure_ascii=False, allow_nan=False) + "\n")
+            handle.write(json.dumps(_finite(event), ensure_ascii=False, allow_nan=False) + "\n")
 
     def once(self, event: Event) -> None:
         """Append an event unless one of its kind stands there."""
@@ -44,3 +45,9 @@ class Log:
         """Take away what will be done again when training goes on after `step`."""
         kept = [one for one in self.events() if one["event"] in DURING and one.get("step", 0) <= step]
         write_text(self.path, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in kept))
+
+
+def _finite(event: Event) -> Event:
+    """The event with null where a number is none, since JSON has no NaN."""
+    bad = {key for key, value in event.items() if isinstance(value, float) and not math.isfinite(value)}
+    return {key: None if key in bad else value for key, value in event.items()}

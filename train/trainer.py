@@ -40,7 +40,7 @@ class Watch:
     """What evaluation during training found: the base's losses, and why training ended early, if it did."""
 
     base: dict[str, float] = field(default_factory=dict)
-    stopped: dict[str, float] | None = None
+    stopped: dict[str, float | None] | None = None
 
 
 class GuardedTrainer(SFTTrainer):
@@ -169,7 +169,8 @@ class GuardedTrainer(SFTTrainer):
         self.tell(event)
         budget = self.recipe.guards.retention_budget
         if budget and kept and not event["retention_rise"] <= budget.loss_rise:  # a NaN is over the budget too
-            self.watch.stopped = {"step": event["step"], "retention_rise": event["retention_rise"]}
+            rise = event["retention_rise"]
+            self.watch.stopped = {"step": event["step"], "retention_rise": rise if math.isfinite(rise) else None}
             self.control.should_training_stop, self.control.should_save = True, False
         metrics = {f"eval_{key}": value for key, value in event.items() if key not in ("event", "step")}
         causal_model(self.model).eval()  # TRL takes the mode to tell which numbers these are

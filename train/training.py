@@ -161,7 +161,7 @@ def _train(model: Any, prepared: Prepared, data: Data, opened: Opened, log: Log)
         budget = recipe.guards.retention_budget
         assert budget is not None
         raise TrainingError(
-            f"retention's loss rose by {stopped['retention_rise']:.3f} nats per token at the first evaluation "
+            f"retention's loss {rise_in_words(stopped)} at the first evaluation "
             f"(step {stopped['step']}); the budget is {budget.loss_rise:g}, and there is no earlier checkpoint",
             where=str(opened.directory),
             fix="lower training.learning_rate, raise guards.rehearsal.share or guards.kl_to_base.weight, evaluate more "
@@ -173,6 +173,12 @@ def _train(model: Any, prepared: Prepared, data: Data, opened: Opened, log: Log)
         log.add({"event": "stopped", **stopped, "back_to": step_of(last)})
     write_json(checkpoints / OUTCOME, outcome)
     return outcome
+
+
+def rise_in_words(stopped: dict[str, Any]) -> str:
+    """How far the loss had risen where training stopped."""
+    rise = stopped["retention_rise"]
+    return "is no number any more" if rise is None else f"rose by {rise:.3f} nats per token"
 
 
 def load_adapter(model: Any, checkpoint: Path) -> None:

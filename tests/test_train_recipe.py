@@ -141,3 +141,18 @@ def test_a_directory_is_found_without_a_leading_dot(tmp_path: Path, tiny_base: P
     assert recipe.base.is_directory
     again = parse_recipe(relative_document(recipe, tmp_path), tmp_path, "x")
     assert again == recipe
+
+
+def test_every_shipped_recipe_validates() -> None:
+    import tutelage_recipes
+
+    shipped = sorted(Path(str(tutelage_recipes.__file__)).parent.rglob("*.yaml"))
+    recipes = [path for path in shipped if "learning_rate" in path.read_text(encoding="utf-8")]
+    assert [path.name for path in recipes if path.name == "qwen3-4b.yaml"]
+    for path in recipes:
+        if path.parent.name == "demo":  # the demo writes the files it names into its workspace
+            with pytest.raises(RecipeError) as caught:
+                load_recipe(path)
+            assert all("there is no file" in line or "holds no model" in line for line in str(caught.value).split("\n"))
+        else:
+            load_recipe(path)

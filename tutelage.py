@@ -5,6 +5,7 @@ The table is static so that `--help` loads no command: a command's module is imp
 
 from __future__ import annotations
 
+from contextlib import chdir
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,9 +112,9 @@ class Root(LazyGroup):
 @click.option(
     "-C",
     "directory",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=Path(),
-    help="The workspace; the current directory if not given.",
+    help="Run as if started in this directory, the workspace.",
 )
 @click.pass_context
 def main(ctx: click.Context, directory: Path) -> None:
@@ -129,7 +130,8 @@ def main(ctx: click.Context, directory: Path) -> None:
     Example:
       tutelage demo
     """
-    ctx.obj = directory
+    ctx.with_resource(chdir(directory))  # as in git: paths that follow are relative to it too
+    ctx.obj = Path()
 
 
 if __name__ == "__main__":

@@ -35,9 +35,8 @@ def init(ctx: click.Context, directory: Path, as_text: bool, base: str | None) -
     for name, what in written.items():
         say(f"{root / name}  {what}")
     place = "" if root == Path() else f" -C {shlex.quote(str(root))}"
-    examples = "examples.jsonl" if not place else shlex.quote(str(root / "examples.jsonl"))
     lines = [
-        f"tutelage{place} curate import {examples}",
+        f"tutelage{place} curate import examples.jsonl",
         f"tutelage{place} curate check",
         f"tutelage{place} advise",
     ]

@@ -13,6 +13,7 @@ from curate.errors import WorkspaceError
 from curate.files import sha256_text, sha256_value
 from curate.pairs import Pair
 from curate.parquet import encodable, json_text
+from curate.power import errorless_n
 from curate.splits import SPLITS, Anchor, Assignment, GroupBy, Member, Split, assign, distance, tie
 
 if TYPE_CHECKING:
@@ -170,31 +171,32 @@ def _nothing_left(pairs: Sequence[Pair], excluded: Sequence[Excluded]) -> str:
     return f"none of the {len(pairs)} pairs may be released ({said}); at least four are needed"
 
 
-Z = 1.6449  # one-sided 95 %
-RATES: dict[
-    GateLine, bool | None
-] = {  # gate line -> the test pairs it counts: all, answerable ones or unanswerable ones
+# gate line -> the test pairs it counts: answerable ones, unanswerable ones or, at most, all
+COUNTED: dict[GateLine, bool | None] = {
     "schema_adherence": None,
     "hallucination_rate": False,
     "abstention_recall": False,
     "over_abstention_rate": True,
+    "abstention_precision": None,
+    "accuracy_when_answered": None,
+    "coverage": None,
+    "citation_validity": None,
 }
 
 
 def _too_few(behaviour: Behaviour, assignment: Assignment) -> list[str]:
-    """Gate lines that the test split is too small to show, even without one failure.
-
-    With no failure in n, Wilson's one-sided bound (1927) is n / (n + z²): a bound b needs n ≥ z²·b / (1 − b).
-    """
+    """Gate lines that the test split is too small to show, even without one failure."""
     lines = []
-    for line, kind in RATES.items():
+    for line, kind in COUNTED.items():
         bound = behaviour.gate.get(line)
         if bound is None:
             continue
-        wanted = bound.at_least if bound.at_least is not None else 1 - (bound.at_most or 0)
+        need = errorless_n(1 - bound.at_least if bound.at_least is not None else bound.at_most or 0.0)
+        if need is None:
+            lines.append(f"no number of pairs can show {line} {_spoken(bound)}; ask for a little less in the gate")
+            continue
         have = assignment.counts["test"].total() if kind is None else assignment.counts["test"][kind]
-        need = None if wanted >= 1 else int(Z * Z * wanted / (1 - wanted)) + 1
-        if need is not None and have < need:
+        if have < need:
             what = {None: "", True: "answerable ", False: "unanswerable "}[kind] + ("pair" if have == 1 else "pairs")
             lines.append(f"test has {have} {what}; to show {line} {_spoken(bound)} takes {need} even without a failure")
     return lines

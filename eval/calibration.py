@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from curate.power import errorless_n
 from eval.statistics import clopper_pearson_bound, rate
 
 BINS = 15
@@ -188,7 +189,9 @@ def choose_threshold(held_out: Sequence[Answer] | None, alpha: float = ALPHA, de
     if not held_out:
         why = "no answered output on the calibration split comes with a confidence"
         return {**nothing, "reason": why}
-    least = least_to_prove(alpha, delta)
+    least = errorless_n(alpha, delta)
+    if least is None:
+        raise ValueError("no sample proves that there is no risk at all; alpha must be above 0")
     curve = risk_coverage(held_out)
     if curve.kept[-1] < least:
         why = f"the calibration split holds {len(held_out)} answers with a confidence and at least {least} are needed"
@@ -208,11 +211,6 @@ def choose_threshold(held_out: Sequence[Answer] | None, alpha: float = ALPHA, de
         f"that leaves a risk of up to {bound:.1%}, and {alpha:.0%} was asked for"
     )
     return {**nothing, "reason": why}
-
-
-def least_to_prove(alpha: float, delta: float) -> int:
-    """How many answers without an error prove a risk of at most `alpha`: ln δ / ln(1−α), rounded up."""
-    return math.ceil(math.log(delta) / math.log1p(-alpha) - 1e-12)
 
 
 def _applied(threshold: dict[str, Any], curve: Curve) -> dict[str, Any]:

@@ -122,8 +122,8 @@ def test_no_confidence_is_no_calibration() -> None:
 
 
 def test_fifty_nine_right_answers_prove_five_per_cent() -> None:
-    assert c.least_to_prove(0.05, 0.05) == 59
-    assert c.least_to_prove(0.5, 0.5) == 1
+    assert c.errorless_n(0.05, 0.05) == 59
+    assert c.errorless_n(0.5, 0.5) == 1
     found = c.choose_threshold([Answer(0.9, True)] * 59)
     assert found["value"] == 0.9
     assert found["risk_bound"] == pytest.approx(1 - 0.05 ** (1 / 59))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from curate.behaviour import Bound
+from curate.power import errorless_n
 from eval.abstention import Cell, abstention_numbers
 from eval.gate import PLACES, judge
 from eval.retention import Result, retention_numbers
@@ -42,6 +43,15 @@ def line(k: int, n: int, **bound: float) -> dict[str, Any]:
 )
 def test_a_line_has_three_verdicts(k: int, n: int, bound: dict[str, float], verdict: str) -> None:
     assert line(k, n, **bound)["verdict"] == verdict
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999])
+def test_a_release_and_the_gate_ask_for_as_many_pairs(share: float) -> None:
+    for bound, failures in (({"at_least": share}, False), ({"at_most": round(1 - share, 9)}, True)):
+        n = errorless_n(bound["at_most"] if failures else 1 - share)
+        assert n is not None
+        assert line(0 if failures else n, n, **bound)["verdict"] == "GO"
+        assert line(0 if failures else n - 1, n - 1, **bound)["verdict"] == "INCONCLUSIVE"
 
 
 @pytest.mark.parametrize("n", [20, 59, 100, 250, 600])

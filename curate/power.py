@@ -1,0 +1,18 @@
+"""How many pairs it takes to show something: the one formula that a release's notes and a report's gate share."""
+
+from __future__ import annotations
+
+import math
+
+
+def errorless_n(risk: float, delta: float = 0.05) -> int | None:
+    """How many pairs without one failure prove a share of failures of at most `risk`; None where no number does.
+
+    The exact one-sided bound at confidence 1 − delta (Clopper & Pearson, 1934) after no failure in n is 1 − δ^(1/n),
+    which is at most `risk` from n ≥ ln δ / ln(1 − risk) on: 59 pairs for 5 %, 149 for 2 %.
+    """
+    if risk <= 0:
+        return None
+    if risk >= 1:
+        return 1
+    return max(1, math.ceil(math.log(delta) / math.log1p(-risk) - 1e-12))

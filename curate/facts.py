@@ -42,7 +42,7 @@ def reviewed_ids(workspace: Workspace) -> set[str]:
     """The ids of the pairs that people reviewed, by the lines in `review/`; unreadable lines count for nothing."""
     found = set()
     for path in sorted(workspace.review.glob("*.jsonl")):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
                 value = parse_json(line)
             except ValueError:

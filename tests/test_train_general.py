@@ -13,6 +13,7 @@ import pytest
 from curate.errors import TrainingError
 from train.general import MAKERS, PER_SET, every, held_out_items, is_held_out, rehearsal_items
 from train.items import Item, read_items, sample_evenly, sample_sets, write_items
+from train.log import Log
 from train.rehearsal import choose_prompts, rehearsal_count
 from train.words import CAPITALS, OPPOSITES
 
@@ -115,3 +116,16 @@ def test_prompts_for_rehearsal() -> None:
     with pytest.raises(TrainingError, match="every rehearsal prompt"):
         choose_prompts(held, 3, held, 1)
     assert rehearsal_count(90, 0.1) == 10
+
+
+def test_a_text_may_hold_any_line_separator(tmp_path: Path) -> None:
+    strange = "one\u2028two\u2029three\x85four\x1cfive"
+    items = [Item(id="a", prompt=strange, answer=strange), Item(id="b", prompt="next", answer="yes")]
+    write_items(tmp_path / "items.jsonl", items)
+    assert read_items(tmp_path / "items.jsonl", answers=True) == items
+    log = Log(tmp_path / "log.jsonl")
+    log.add({"event": "start", "example": strange})
+    log.add({"event": "step", "step": 1})
+    assert log.events() == [{"event": "start", "example": strange}, {"event": "step", "step": 1}]
+    log.keep_until(1)
+    assert len(log.events()) == 2

@@ -51,7 +51,7 @@ class Item(BaseModel):
 def read_items(path: Path, answers: bool) -> list[Item]:
     """The items of a JSONL file, `answers` whether each must have one. Raises `TrainingError` with file and line."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines(): a text may hold U+2028
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingError(f"cannot be read: {error}", where=str(path)) from error
     items: dict[str, Item] = {}

@@ -24,7 +24,7 @@ class Log:
         if not self.path.is_file():
             return []
         found = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        for line in self.path.read_text(encoding="utf-8").split("\n"):
             try:
                 found.append(json.loads(line))
             except ValueError:

@@ -77,7 +77,7 @@ def own_examples(
 def _read(path: Path, prompts: Sequence[str]) -> dict[str, list[int]] | None:
     """The kept answers; None where there are none, or not for just these prompts."""
     try:
-        rows = [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [parse_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         answers = {row["prompt"]: [int(one) for one in row["token_ids"]] for row in rows}
     except (OSError, ValueError, KeyError, TypeError):
         return None

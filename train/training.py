@@ -141,6 +141,7 @@ def _train(model: Any, prepared: Prepared, data: Data, opened: Opened, log: Log)
     if (checkpoints / OUTCOME).is_file() and start:
         load_adapter(model, start)
         outcome: dict[str, Any] = read_json(checkpoints / OUTCOME)
+        _end_log(log, outcome)
         return outcome
     log.keep_until(step_of(start) if start else 0)
     with TrainingBar(steps) as bar, memory_errors("a training step"):
@@ -169,10 +170,17 @@ def _train(model: Any, prepared: Prepared, data: Data, opened: Opened, log: Log)
         )
     load_adapter(model, last)
     outcome = {"steps": step_of(last), "of": steps, "base": trainer.watch.base, "stopped": stopped}
-    if stopped:
-        log.add({"event": "stopped", **stopped, "back_to": step_of(last)})
+    _end_log(log, outcome)
     write_json(checkpoints / OUTCOME, outcome)
     return outcome
+
+
+def _end_log(log: Log, outcome: dict[str, Any]) -> None:
+    """Let the log end where training ended; what a killed process logged after that is done again."""
+    stopped = outcome["stopped"]
+    log.keep_until(stopped["step"] if stopped else outcome["steps"])
+    if stopped:
+        log.add({"event": "stopped", **stopped, "back_to": outcome["steps"]})
 
 
 def rise_in_words(stopped: dict[str, Any]) -> str:

@@ -41,7 +41,7 @@ def open_run(workspace: Workspace, name: str | None, resume: bool, inputs: dict[
         with lock:
             begun = directory / CHECKPOINTS / BEGUN
             if begun.is_file():
-                _check_same(
+                check_same(
                     directory, {role: Input.model_validate(one) for role, one in read_json(begun).items()}, inputs
                 )
             else:
@@ -97,16 +97,15 @@ def _resumed(workspace: Workspace, name: str | None) -> Path:
             fix = "train without --resume" if not open_runs else "say which: --resume --name NAME"
             raise WorkspaceError(what, where=str(workspace.runs), fix=fix)
         return open_runs[0]
-    directory = workspace.runs / name
-    if directory not in open_runs:
-        state = "is finished already" if (directory / NAME).is_file() else "was never begun"
-        raise WorkspaceError(
-            f"this run {state} (unfinished: {known})", where=str(directory), fix="train without --resume"
-        )
-    return directory
+    if (
+        workspace.runs / name not in open_runs
+    ):
+        return _begun(workspace, name)
+    return workspace.runs / name
 
 
-def _check_same(directory: Path, before: dict[str, Input], now: dict[str, Input]) -> None:
+def check_same(directory: Path, before: dict[str, Input], now: dict[str, Input]) -> None:
+    """Raise `TrainingError` that names each input which is another than the run was begun with."""
     changed = [role for role in now if role not in before or before[role].sha256 != now[role].sha256]
     if changed:
         told = ", ".join(f"{role} ({before[role].path} -> {now[role].path})" for role in changed if role in before)

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curate.console import say
 from curate.errors import TrainingError
 from curate.files import atomic_directory, read_json, sha256_file, write_json
 from curate.findings import Finding
-from curate.manifest import Input, hash_files, write_manifest
+from curate.manifest import NAME, Input, hash_files, write_manifest
 from curate.pairs import Pair
 from curate.release import Release, load_release
 from curate.workspace import Workspace
@@ -25,7 +26,7 @@ from train.preparation import Prepared, prepare
 from train.recipe import Recipe, load_recipe, relative_document
 from train.rendering import render_prompt
 from train.run import ADAPTER, CHECKPOINTS, LOG, RECIPE, RETENTION, Run, load_run
-from train.state import OUTCOME, Opened, open_run
+from train.state import OUTCOME, Opened, check_same, open_run
 
 if TYPE_CHECKING:
     from train.trainer import Data
@@ -57,13 +58,18 @@ def train(workspace: Workspace, request: Request) -> Run:
 
     recipe = load_recipe(request.recipe)
     release = load_release(workspace.find("release", request.release))
+    inputs = _inputs(workspace, request.recipe, recipe, release)
+    finished = workspace.runs / request.name if request.name else None
+    if request.resume and finished and (finished / NAME).is_file():
+        done = load_run(finished)
+        check_same(finished, done.manifest.inputs, inputs)
+        say(f"{finished}: this run is finished already; nothing was trained.")
+        return done
     prepared = prepare(recipe, release)
     findings = preflight(prepared)
     if any(one.level == "error" for one in findings):
         raise Refused(findings)
-    with open_run(
-        workspace, request.name, request.resume, _inputs(workspace, request.recipe, recipe, release)
-    ) as opened:
+    with open_run(workspace, request.name, request.resume, inputs) as opened:
         log = Log(opened.directory / LOG)
         model, data = _model_and_data(workspace, prepared, opened, log)
         outcome = _train(model, prepared, data, opened, log)

@@ -76,7 +76,7 @@ def _excluded(details: dict[str, Any]) -> str:
 def _notes(details: dict[str, Any]) -> str:
     total = sum(one["pairs"] for one in details["splits"].values())
     reviewed = details["reviewed"]
-    said = f"{reviewed:,} of {total:,} pairs were reviewed by people." if reviewed else "Not reviewed by people."
+    said = f"{reviewed:,} of {total:,} pairs were reviewed by people." if reviewed else "**Not reviewed by people.**"
     return "## Notes\n\n" + "\n".join(f"- {line}" for line in [said, *details["warnings"]])
 
 

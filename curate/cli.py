@@ -246,7 +246,8 @@ def release(
     split. Pairs and documents of earlier releases keep theirs. Pairs with errors (`tutelage curate check`) and second
     copies are left out, each one named in the manifest. Releasing the same pairs again changes nothing.
 
-    Where the team reviews (`tutelage curate push`), only pairs that it has settled go in, as it settled them.
+    Only pairs that the team has settled go in, as it settled them (`tutelage curate push`). --unreviewed takes those
+    that nobody has reviewed too; what reviewers rejected or dispute stays out.
 
     \b
     Example:
@@ -254,10 +255,11 @@ def release(
       tutelage curate release --erase forum-2019.jsonl
     """
     from curate.release import Options, describe, make_release, release_document
-    from curate.reviewed import containing
+    from curate.reviewed import containing, require_review
     from curate.splits import parse_fractions
 
     place = workspace(ctx)
+    require_review(place, unreviewed)
     wanted = parse_fractions(fractions) if fractions is not None else None
     by: GroupBy = "passage" if group_by == "passage" else "document"
     made = make_release(place, Options(name, wanted, by, fresh, unreviewed, erase))

@@ -156,7 +156,7 @@ def render_output(output: Any, behaviour: Behaviour) -> str:
     if not isinstance(output, dict):
         return f"{said}<p>{_escape(_plain(output))}</p>"
     rows = "\n".join(
-        f"<tr><td><strong>{_escape(str(key))}</strong></td><td>{_escape(_plain(value))}</td></tr>"
+        f"<tr><td><strong>{_escape(str(key))}</strong>&emsp;</td><td>{_escape(_plain(value))}</td></tr>"
         for key, value in output.items()
     )
     return f"{said}<table><tbody>\n{rows}\n</tbody></table>"
@@ -187,13 +187,22 @@ def render_answers(answers: Iterable[tuple[str, Any, str, str | None]], behaviou
     return "\n<hr>\n".join(blocks)
 
 
-def guidelines(behaviour: Behaviour, adjudication: bool) -> str:
-    """What Argilla shows under the guidelines: the task, step by step, and the behaviour's own rules. Markdown."""
+def guidelines(behaviour: Behaviour, adjudication: bool, example: Any = None) -> str:
+    """What Argilla shows under the guidelines: the task, step by step, and the behaviour's own rules. Markdown.
+
+    `example` is an output that answers, to copy from where the proposed one does not.
+    """
     parts = [f"# {behaviour.name}", _ADJUDICATE if adjudication else _TASK]
     if behaviour.system:
         quoted = "\n".join(f"> {line}" for line in behaviour.system.strip().splitlines())
         parts.append(f"## What the assistant is told\n\n{quoted}")
     parts.append(_output_rules(behaviour))
+    if example is not None:
+        parts.append(
+            "## When they do\n\nThen the right output looks like this one, which belongs to another question. Copy it"
+            " where the proposed output says that it does not know but should have answered, and put in your values:"
+            f"\n\n```\n{editable(example, behaviour)}\n```"
+        )
     if behaviour.abstain:
         example = editable(behaviour.abstain.output, behaviour)
         parts.append(

@@ -14,7 +14,7 @@ from curate.behaviour import Behaviour, load_behaviour
 from curate.consensus import Entry, Round, Settlement, adjudication_version, read_judgement, version_of
 from curate.errors import ReviewError
 from curate.pairs import Pair, read_pairs
-from curate.review import Report, entries_of, send, take_off_responses
+from curate.review import Report, entries_of, guidelines_of, send, take_off_responses
 from curate.review_log import Log, ReviewState, Terms, read_terms, review_state, write_settled
 from curate.workspace import Workspace
 
@@ -192,7 +192,8 @@ def _adjudicate(
         if not disputed:
             return
         team = ensure_team(client, terms.adjudicators)
-        second = Seen(ensure_board(client, team, terms.dataset, 1, behaviour, adjudication=True), "adjudication")
+        text = guidelines_of(behaviour, list(by_id.values()), True)
+        second = Seen(ensure_board(client, team, terms.dataset, 1, text, adjudication=True), "adjudication")
     todo = []
     for name, one in disputed.items():
         version = adjudication_version(by_id[name], one.judgements)

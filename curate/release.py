@@ -92,6 +92,7 @@ def make_release(workspace: Workspace, options: Options | None = None) -> Releas
         held = {pair.id for split in SPLITS for pair in draft.splits[split]}
         draft.details["previous"] = past[0].manifest.name if past else None
         draft.details["reviewed"] = sum(one.pair in held for one in taken.settlements)
+        draft.details["unreviewed"] = len(held) - draft.details["reviewed"]
         draft.details["review"] = say_who(taken.review, held, taken.settlements)
         draft.details["excluded"] = sorted(
             [*draft.details["excluded"], *taken.excluded], key=lambda one: (one["rule"], one["pair"])

@@ -74,6 +74,13 @@ def hints(pairs: Sequence[Pair], behaviour: Behaviour) -> tuple[dict[str, list[s
     return findings, {pair.id: split for split, held in draft.splits.items() for pair in held}
 
 
+def guidelines_of(behaviour: Behaviour, pairs: Sequence[Pair], adjudication: bool) -> str:
+    """The guidelines, with the output of the first pair that answers for an example."""
+    answering = (pair for pair in pairs if behaviour.conforms(pair.output) and not behaviour.abstains(pair.output))
+    first = min(answering, key=lambda pair: pair.id, default=None)
+    return layout.guidelines(behaviour, adjudication, first.output if first else None)
+
+
 def slug(name: str) -> str:
     """A name Argilla takes for a workspace."""
     return re.sub(r"[^A-Za-z0-9-]+", "-", name).strip("-_") or "tutelage"
@@ -100,7 +107,7 @@ def push(
         others = ensure_team(client, terms.adjudicators)
         people += ensure_people(client, options.adjudicators, others, passwords)
     asked = options.overlap or (terms.overlap if read_terms(workspace) else None)
-    board = ensure_board(client, team, terms.dataset, asked or terms.overlap, behaviour)
+    board = ensure_board(client, team, terms.dataset, asked or terms.overlap, guidelines_of(behaviour, pairs, False))
     write_terms(workspace, terms)
     findings, splits = hints(pairs, behaviour)
     wanted = [

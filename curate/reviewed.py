@@ -13,7 +13,7 @@ from curate.consensus import Settlement, reviewed_pair
 from curate.errors import WorkspaceError
 from curate.manifest import Manifest, read_manifest
 from curate.pairs import Pair
-from curate.review_log import ReviewState
+from curate.review_log import ReviewState, read_terms
 from curate.workspace import Workspace
 
 _WHY = {
@@ -98,6 +98,17 @@ def _names(pair: Pair, names: Collection[str]) -> bool:
     review = pair.meta.get("review")
     said = [*review.get("by", []), review.get("adjudicator")] if isinstance(review, dict) else []
     return _comes_from(pair, names) or any(name in said for name in names)
+
+
+def require_review(workspace: Workspace, unreviewed: bool) -> None:
+    """Raise `WorkspaceError` where nobody has reviewed anything and it was not said that this is meant."""
+    if not unreviewed and read_terms(workspace) is None:
+        raise WorkspaceError(
+            "nobody has reviewed these pairs",
+            where=str(workspace.root),
+            fix="let people review them (tutelage curate serve, then push), or release them as they are with"
+            " --unreviewed: the manifest and the dataset card will say so",
+        )
 
 
 def check_erasable(pairs: Sequence[Pair], reviewers: Collection[str], names: Collection[str]) -> None:

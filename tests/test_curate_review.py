@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tutelage
 from curate.behaviour import Behaviour
 from curate.consensus import (
     SETTLED,
@@ -348,3 +350,16 @@ def test_reviewed_pair_drops_accepted_answers_of_another_output() -> None:
     assert reviewed_pair(pair, settle(pair, said, 2, BEHAVIOUR)).accepted == ()
     same = [entry("anna", ACCEPT, pair=pair), entry("ben", ACCEPT, pair=pair)]
     assert reviewed_pair(pair, settle(pair, same, 2, BEHAVIOUR)).accepted == ("crimson",)
+
+
+def test_unreviewed_pairs_are_released_only_when_that_is_said(tmp_path: Path) -> None:
+    bare = make_workspace(tmp_path / "bare")
+    release = ["-C", str(bare.root), "curate", "release"]
+    refused = CliRunner().invoke(tutelage.main, release)
+    assert refused.exit_code == 1
+    assert "--unreviewed" in refused.stderr
+    assert not bare.releases.exists()
+    assert CliRunner().invoke(tutelage.main, [*release, "--unreviewed"]).exit_code == 0
+    made = load_release(bare.releases / "r1")
+    assert (made.manifest.details["reviewed"], made.manifest.details["unreviewed"]) == (0, 12)
+    assert "Not reviewed by people" in (made.directory / "README.md").read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -407,3 +408,76 @@ def test_layout_is_what_argilla_shows(server: Server) -> None:
     assert record["metadata"]["source"] == pair.source
     assert record["metadata"]["split"] in ("train", "validation", "calibration", "test")
     assert layout.NOTICE not in {name for name, value in record["fields"].items() if value}
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """Headless Chromium; skipped where the machine has none."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if program is None or driver is None:
+        pytest.skip("no Chromium with its driver on this machine")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--window-size=1500,1050",
+    ):
+        options.add_argument(argument)
+    made = webdriver.Chrome(options=options, service=Service(driver))
+    yield made
+    made.quit()
+
+
+def test_reviewer_fixes_an_output_in_the_browser_and_pull_sees_it(server: Server, browser: Any) -> None:
+    """Sign in, open the dataset, choose, correct, submit; `TUTELAGE_PICTURES` is a directory for pictures."""
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    run(server.root, "curate", "push", "--overlap", "1", *PEOPLE)
+    wait = WebDriverWait(browser, 120)
+
+    def one(xpath: str) -> Any:
+        return wait.until(
+            lambda driver: next(iter(e for e in driver.find_elements(By.XPATH, xpath) if e.is_displayed()), None)
+        )
+
+    def picture(name: str) -> None:
+        if "TUTELAGE_PICTURES" in os.environ:
+            time.sleep(2)
+            browser.save_screenshot(str(Path(os.environ["TUTELAGE_PICTURES"]) / f"{name}.png"))
+
+    browser.get(server.url)
+    one("//input[@type='password']").send_keys(
+        json.loads((server.root / ".argilla" / "passwords.json").read_text())[server.url]["anna"]
+    )
+    one("//input[not(@type='password')]").send_keys("anna")
+    one("//button[@type='submit']").click()
+    one("//*[normalize-space()='support-answers']").click()
+    question = one("//*[normalize-space()='The question']/following::*[contains(text(), 'When was the')]").text
+    pair = next(pair for pair in map(synthetic_pair, range(PAIRS)) if pair.question == question)
+    for words in ("The proposed output", "The passages", "[p1]"):
+        assert one(f"//*[contains(text(), '{words}')]")
+    one("//label[contains(., 'Yes')]").click()
+    one("//label[contains(., 'Fix it')]").click()
+    picture("reviewing")
+    box = one("//p[@contenteditable='true' and contains(., 'status')]")
+    box.click()
+    box.send_keys(Keys.CONTROL, "a")
+    box.send_keys('{"status": "answered", "answer": "1999", "citations": ["p1"]}')
+    one("//button[@type='submit' and contains(., 'Submit')]").click()
+    wait.until(lambda driver: Person(server, "anna").queue("submitted"))
+    done = run_json(server.root, "curate", "pull")
+    assert done["new_responses"] == 1
+    one_pair = review_state(Workspace(server.root)).pairs[pair.id]
+    assert (one_pair.outcome, one_pair.by) == ("corrected", ("anna",))
+    assert one_pair.output == {"status": "answered", "answer": "1999", "citations": ["p1"]}
+    one("//*[normalize-space()='GUIDELINES' or normalize-space()='Guidelines']").click()
+    picture("guidelines")

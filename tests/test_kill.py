@@ -64,7 +64,7 @@ def workspaces(tmp_path: Path) -> tuple[Path, Path]:
 
 
 IMPORT = ["curate", "import", "rag-log.jsonl"]
-RELEASE = ["curate", "release", "--name", "r"]
+RELEASE = ["curate", "release", "--unreviewed", "--name", "r"]
 
 
 def test_kill_import(workspaces: tuple[Path, Path]) -> None:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from curate import layout
 from curate.argilla.client import Client, Conflict, Json, Missing
 from curate.argilla.credentials import new_password, private_directory, write_private
-from curate.behaviour import Behaviour
 from curate.errors import ReviewError
 from curate.files import parse_json
 
@@ -102,19 +101,18 @@ def check_layout(client: Client, dataset: Json, adjudication: bool) -> None:
 
 
 def ensure_board(
-    client: Client, team: str, name: str, overlap: int | None, behaviour: Behaviour, *, adjudication: bool = False
+    client: Client, team: str, name: str, overlap: int | None, guidelines: str, *, adjudication: bool = False
 ) -> Board:
     """The dataset, made where it is missing, finished where a push was broken off, with its overlap as wanted."""
     found = find_board(client, team, name)
     if found is None:
-        mark = {"layout": layout.LAYOUT, "behaviour": behaviour.name}
         body = {
             "name": name,
             "workspace_id": team,
-            "guidelines": layout.guidelines(behaviour, adjudication),
+            "guidelines": guidelines,
             "allow_extra_metadata": True,
             "distribution": {"strategy": "overlap", "min_submitted": overlap or 1},
-            "metadata": {"tutelage": mark},
+            "metadata": {"tutelage": {"layout": layout.LAYOUT}},
         }
         client.create("/datasets", body)
         found = find_board(client, team, name)
@@ -124,7 +122,7 @@ def ensure_board(
         _finish(client, str(found["id"]), adjudication)
         found = client.get(f"/datasets/{found['id']}")
     check_layout(client, found, adjudication)
-    _keep_current(client, found, overlap, layout.guidelines(behaviour, adjudication))
+    _keep_current(client, found, overlap, guidelines)
     return _board(client, found, overlap)
 
 

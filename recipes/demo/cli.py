@@ -32,7 +32,7 @@ def demo(ctx: click.Context, directory: Path, pairs: int) -> None:
         (IMPORT, (0,)),
         (("curate", "unanswerable", "--share", "0.4"), (0,)),
         (("curate", "check"), (0, 3)),
-        (("curate", "release", "--name", "demo", "--fractions", "0.5,0.1,0.1,0.3"), (0,)),
+        (("curate", "release", "--unreviewed", "--name", "demo", "--fractions", "0.5,0.1,0.1,0.3"), (0,)),
         (("train", "check", "recipe.yaml"), (0,)),
         (("train", "run", "recipe.yaml", "--release", "demo", "--name", "demo", "--resume"), (0,)),
     ):

@@ -8,19 +8,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import jsonschema_rs
 import yaml
-from jinja2 import StrictUndefined, TemplateError
+from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from curate.compare import Comparator, score
+from curate.coherence import check_behaviour
+from curate.compare import Comparator, plain_words, score
 from curate.errors import BehaviourError
-from curate.files import canonical_json, parse_json, sha256_value
-from curate.loops import endless_reference
-from curate.pairs import Pair, Passage
-
-MISSING = object()  # what a JSON Pointer that leads nowhere gives; None is a value
+from curate.files import sha256_value
+from curate.pairs import Pair
+from curate.pointer import MISSING as MISSING  # names of a behaviour's own, wherever they are defined
+from curate.pointer import resolve as resolve
+from curate.pointer import same_json as same_json
+from curate.schema import Violation as Violation
+from curate.schema import compile_schema as compile_schema
+from curate.schema import read_schema, violations_of
 
 
 class _Written(BaseModel):
@@ -88,14 +91,6 @@ GateLine = Literal[
 ]
 
 
-class Violation(_Written):
-    """One way in which a value breaks the schema."""
-
-    keyword: str = Field(description="The JSON Schema keyword, e.g. required.")
-    where: str = Field(description="JSON Pointer into the value.")
-    message: str
-
-
 class Behaviour(_Written):
     """What `behaviour.yaml` says. `schema_document` is the JSON Schema it names, already read."""
 
@@ -159,11 +154,7 @@ class Behaviour(_Written):
             return [Violation(keyword="type", where="", message="a text output is a string that is not empty")]
         if self._validator is None:
             return []
-        found = []
-        for error in self._validator.iter_errors(output):
-            where = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in error.instance_path)
-            found.append(Violation(keyword=_keyword(error), where=where, message=error.message))
-        return found
+        return list(violations_of(self._validator, output))
 
     def conforms(self, output: Any) -> bool:
         """Whether the output has no violation; quicker than counting them."""
@@ -233,63 +224,6 @@ class Behaviour(_Written):
         return pair.answerable if pair.answerable is not None else not self.abstains(pair.output)
 
 
-def _keyword(error: Any) -> str:
-    """The schema keyword that failed, as the schema spells it; `false` schemas are named by what applies them."""
-    path = [part for part in error.schema_path if isinstance(part, str)]
-    if error.kind.name != "falseSchema":
-        return path[-1] if path else str(error.kind.name)
-    return next((part for part in reversed(path) if part in _APPLICATORS), "falseSchema")
-
-
-_APPLICATORS = frozenset(
-    {
-        *("additionalItems", "additionalProperties", "contains", "dependentSchemas", "items", "not"),
-        *("patternProperties", "prefixItems", "properties", "propertyNames"),
-        *("unevaluatedItems", "unevaluatedProperties"),
-    }
-)
-
-
-def resolve(value: Any, pointer: str) -> Any:
-    """The value at a JSON Pointer (RFC 6901), or `MISSING`."""
-    for raw in pointer.split("/")[1:]:
-        key = raw.replace("~1", "/").replace("~0", "~")
-        if isinstance(value, dict) and key in value:
-            value = value[key]
-        elif isinstance(value, list) and re.fullmatch(r"0|[1-9]\d*", key) and int(key) < len(value):
-            value = value[int(key)]
-        else:
-            return MISSING
-    return value
-
-
-def same_json(left: Any, right: Any) -> bool:
-    """Equality of JSON values: true is not 1, order of keys does not matter."""
-    if isinstance(left, bool) or isinstance(right, bool):
-        return left is right
-    if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(same_json(left[key], right[key]) for key in left)
-    if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
-        return len(left) == len(right) and all(map(same_json, left, right))
-    return bool(left == right)
-
-
-def plain_words(text: str) -> str:
-    """Lower case letters and digits, one space between words; apostrophes of either kind are dropped."""
-    return " ".join(re.findall(r"\w+", re.sub("['’‘`]", "", text.casefold())))
-
-
-def compile_schema(schema: Any) -> Any:
-    """A validator with formats asserted that never fetches a `$ref`; None for no schema. Raises `ValueError`."""
-    if schema is None:
-        return None
-
-    def refuse(uri: str) -> Any:
-        raise ValueError(f"$ref {uri!r} points outside the schema file, and nothing is ever fetched")
-
-    return jsonschema_rs.validator_for(schema, validate_formats=True, retriever=refuse)
-
-
 def load_behaviour(path: Path) -> Behaviour:
     """Read and check `behaviour.yaml` and its schema; raises `BehaviourError` with every fault there is."""
     data = _read_yaml(path)
@@ -299,7 +233,7 @@ def load_behaviour(path: Path) -> Behaviour:
         raise BehaviourError("schema_document: unknown key; name a file at output.schema", where=str(path))
     output = data.get("output")
     named = output.get("schema") if isinstance(output, dict) else None
-    schema = _read_schema(path.parent / str(named)) if named else None
+    schema = read_schema(path.parent / str(named)) if named else None
     try:
         behaviour = Behaviour.model_validate({**data, "schema_document": schema})
     except ValidationError as error:
@@ -320,97 +254,5 @@ def _read_yaml(path: Path) -> Any:
         raise BehaviourError(f"cannot be read as YAML: {error}", where=str(path)) from error
 
 
-def _read_schema(path: Path) -> Any:
-    try:
-        schema = parse_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BehaviourError("output.schema: there is no such file", where=str(path)) from None
-    except (OSError, ValueError) as error:
-        raise BehaviourError(f"cannot be read as JSON: {error}", where=str(path)) from error
-    try:
-        compile_schema(schema)
-        loop = endless_reference(schema)
-    except ValueError as error:
-        reason = str(error).strip().split("\n")[0]
-        raise BehaviourError(f"this is no JSON Schema that can be used: {reason}", where=str(path)) from error
-    except RecursionError:
-        raise BehaviourError("this is no JSON Schema that can be used: nested too deeply", where=str(path)) from None
-    if loop:
-        raise BehaviourError(
-            f"the schema comes back to itself at {loop} without going deeper into the value, so it never ends",
-            where=str(path),
-            fix="let $ref point at a part of the schema that is about a property or an item",
-        )
-    return schema
-
-
 def _dotted(location: tuple[int | str, ...]) -> str:
     return ".".join(map(str, location)) or "behaviour"
-
-
-def check_behaviour(behaviour: Behaviour) -> list[str]:
-    """What a schema of fields cannot say: that the parts of a behaviour agree. Each fault names its field."""
-    faults = [*_check_prompt(behaviour), *_check_places(behaviour)]
-    return faults or _check_abstention(behaviour)
-
-
-def _check_prompt(behaviour: Behaviour) -> list[str]:
-    sample = Pair(
-        id="sample",
-        question="TUTELAGE-QUESTION",
-        passages=(Passage(id="p1", text="A passage."), Passage(id="p2", text="Another.")),
-        output="",
-    )
-    try:
-        rendered = behaviour.render(sample)[-1]["content"]
-        behaviour.render(sample.model_copy(update={"passages": ()}))
-    except (BehaviourError, TemplateError) as error:
-        return [str(error) if isinstance(error, BehaviourError) else f"prompt: {error}"]
-    if "TUTELAGE-QUESTION" not in rendered:
-        return ["prompt: the question does not appear in it; write {{ question }} where it belongs"]
-    return []
-
-
-def _check_places(behaviour: Behaviour) -> list[str]:
-    faults = []
-    if not behaviour.is_json and behaviour.output.schema_file:
-        faults.append("output.schema: a text output has no schema; set output.format to json or drop it")
-    abstain = behaviour.abstain
-    if abstain and behaviour.is_json and not isinstance(abstain.where, str):
-        faults.append("abstain.where: for JSON output this is one JSON Pointer such as /status")
-    if abstain and not behaviour.is_json and isinstance(abstain.where, str) and abstain.where.startswith("/"):
-        faults.append("abstain.where: for text output this is a list of phrases, not a JSON Pointer")
-    places: dict[str, str | None] = {
-        "answer.at": behaviour.answer.at if behaviour.answer else None,
-        "citations.at": behaviour.citations.at if behaviour.citations else None,
-    }
-    if abstain and behaviour.is_json and isinstance(abstain.where, str):
-        places["abstain.where"] = abstain.where
-    for name, pointer in places.items():
-        if not pointer:
-            continue
-        if not behaviour.is_json:
-            faults.append(f"{name}: a text output has no places to point at; drop it")
-        elif not pointer.startswith("/"):
-            faults.append(f"{name}: {pointer!r} is no JSON Pointer; it begins with a slash, as in /answer")
-    return faults
-
-
-def _check_abstention(behaviour: Behaviour) -> list[str]:
-    abstain = behaviour.abstain
-    if abstain is None:
-        return []
-    try:
-        canonical_json([abstain.equals, abstain.output])
-    except (ValueError, TypeError):
-        return ["abstain: equals and output are JSON values (a date or .nan is none); quote them"]
-    phrases = [abstain.where] if isinstance(abstain.where, str) else list(abstain.where)
-    if not behaviour.is_json and not all(plain_words(phrase) for phrase in phrases):
-        return ["abstain.where: a phrase without a letter or digit would make any punctuation an abstention"]
-    faults = [
-        f"abstain.output: the abstention breaks the schema at {one.where or 'the top'}: {one.message}"
-        for one in behaviour.violations(abstain.output)
-    ]
-    if not behaviour.abstains(abstain.output):
-        faults.append("abstain.output: the abstention does not fit its own rule (abstain.where, abstain.equals)")
-    return faults

@@ -22,6 +22,11 @@ def normalise(value: Any) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
+def plain_words(text: str) -> str:
+    """Lower case letters and digits, one space between words; apostrophes of either kind are dropped."""
+    return " ".join(re.findall(r"\w+", re.sub("['’‘`]", "", text.casefold())))
+
+
 def squad_tokens(value: Any) -> list[str]:
     """The tokens of SQuAD's official script: lower case, no ASCII punctuation, no articles.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from curate.pointer import MISSING, resolve
+
 _SAME_PLACE = ("allOf", "anyOf", "oneOf")
 _SAME_PLACE_ONE = ("not", "if", "then", "else")
 
@@ -63,7 +65,5 @@ def _in_place(root: Any, node: dict[str, Any], name: str) -> Iterator[tuple[str,
 
 
 def _local(root: Any, reference: str) -> Any:
-    from curate.behaviour import MISSING, resolve
-
     pointer = reference[1:]
     return resolve(root, pointer) if pointer.startswith("/") else root if not pointer else MISSING

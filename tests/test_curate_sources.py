@@ -10,8 +10,9 @@ from curate import records
 from curate.behaviour import Behaviour
 from curate.errors import PairError, TutelageError
 from curate.importing import read_files
-from curate.mapping import is_true, parse_plan, to_pair
+from curate.mapping import parse_plan, to_pair
 from curate.records import Record, Unreadable
+from curate.shapes import is_true
 from curate.sources import read_records
 
 UNKNOWN = {"status": "unknown", "answer": None, "citations": []}
@@ -192,6 +193,18 @@ def test_a_trace_of_a_rag_log():
     assert pair.source == "log.jsonl"
     assert pair.meta == {"feedback": "up"}
     assert [p.id for p in pair_of(TRACE).passages] == ["A#1", "A#2"]
+
+
+def test_parts_of_an_output_stand_in_one_order():
+    schema = {"properties": {"answer": {}, "status": {}, "tone": {}, "citations": {}}}
+    behaviour = BEHAVIOUR.model_copy(update={"schema_document": schema})
+    maps = ["question=q", "output.zeal=z", "output.tone=t", "output.citations=c", "output.answer=a"]
+    plan = parse_plan(maps, ["output.status=answered"], False, False)
+    row = {"q": "A?", "a": "x", "c": ["p1"], "t": "dry", "z": 1, "passages": [{"id": "p1", "text": "x"}]}
+    pair = to_pair(Record("f", 1, row), plan, behaviour)
+    assert list(pair.output) == ["status", "answer", "citations", "tone", "zeal"], (
+        "the abstention's, the schema's, rest"
+    )
 
 
 def test_a_hallucinated_answer_becomes_the_abstention():

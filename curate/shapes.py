@@ -1,0 +1,122 @@
+"""The shapes that RAG logs come in: paths into records, flags, conversations, retrieved passages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from curate.files import parse_json
+from curate.pointer import MISSING
+
+PASSAGE_FIELDS: dict[str, tuple[str, ...]] = {
+    "id": ("id", "doc_id", "chunk_id", "_id", "document_id", "passage_id"),
+    "text": ("text", "content", "page_content", "body", "chunk", "passage"),
+    "source": ("source", "metadata.source", "doc_id", "url", "title"),
+}
+_ROLES = {"human": "user", "ai": "assistant", "bot": "assistant", "model": "assistant", "gpt": "assistant"}
+_FALSE = frozenset({"", "false", "0", "no", "none", "null", "nan", "[]", "{}"})
+
+
+class Skip(ValueError):
+    """Why this record makes no pair."""
+
+
+def at_path(value: Any, path: str) -> Any:
+    """What stands at a dotted path (`request.docs.0.text`), or `MISSING`. A key that itself holds dots is found too."""
+    if isinstance(value, Mapping) and path in value:
+        return value[path]
+    head, dot, rest = path.partition(".")
+    if isinstance(value, Mapping) and head in value:
+        value = value[head]
+    elif isinstance(value, list) and head.isascii() and head.isdecimal() and int(head) < len(value):
+        value = value[int(head)]
+    else:
+        return MISSING
+    return at_path(value, rest) if dot else value
+
+
+def is_true(value: Any) -> bool:
+    """Whether a field says yes: empty lists and texts, null, 0, "false", "no" and "[]" say no."""
+    if isinstance(value, str):
+        return value.strip().casefold() not in _FALSE
+    return bool(value)
+
+
+def json_text(value: Any) -> Any:
+    """A list or object that stands as JSON text, as in a CSV cell; any other value as it is."""
+    if isinstance(value, str) and value.strip()[:1] in ("[", "{"):
+        try:
+            return parse_json(value)
+        except ValueError:
+            return value
+    return value
+
+
+def as_list(value: Any) -> list[Any]:
+    """A list as it is, one value as a list of one, nothing as none."""
+    if value is None or value == "":
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def turns_of(value: Any) -> list[Any]:
+    """Turns from {role, content}, {from, value}, [asked, answered] or plain texts that take turns."""
+    if value is None or value == "":
+        return []
+    if not isinstance(value, list):
+        raise Skip("history: this is a list of earlier messages")
+    turns: list[Any] = []
+    for one in value:
+        if isinstance(one, dict):
+            role = one.get("role", one.get("from", one.get("type")))
+            text = next((one[key] for key in ("content", "value", "text", "message") if key in one), None)
+            turns.append({"role": _ROLES.get(str(role).lower(), role), "content": text})
+        elif isinstance(one, list):
+            turns += [{"role": r, "content": t} for r, t in zip(("user", "assistant"), one, strict=False) if t]
+        else:
+            turns.append({"role": ("user", "assistant")[len(turns) % 2], "content": one})
+    return turns
+
+
+def passages_of(value: Any, mapped: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Passages from objects, texts, one of them, or a mapping of ids to texts; a second copy is dropped."""
+    if value is None or value == "":
+        return []
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, dict):
+        value = [{"id": key, "text": text} for key, text in value.items()] if _texts(value) else [value]
+    if not isinstance(value, list):
+        raise Skip("passages: this is a list of objects or texts")
+    made: list[dict[str, Any]] = []
+    for number, one in enumerate(value, start=1):
+        passage = {"id": f"p{number}", "text": one} if isinstance(one, str) else _passage(one, number, mapped)
+        if passage not in made:  # retrievers return the same chunk twice
+            made.append(passage)
+    return made
+
+
+def _texts(value: Mapping[str, Any]) -> bool:
+    known = {name for names in PASSAGE_FIELDS.values() for name in names}
+    return not known & value.keys() and all(isinstance(text, str) for text in value.values())
+
+
+def _passage(one: Any, number: int, mapped: Mapping[str, str]) -> dict[str, Any]:
+    if not isinstance(one, dict):
+        raise Skip(f"passage {number} is neither an object nor a text")
+    found: dict[str, Any] = {}
+    for field, guesses in PASSAGE_FIELDS.items():
+        name = mapped.get(f"passages.{field}")
+        values = (at_path(one, path) for path in ([name] if name else guesses))
+        found[field] = next((value for value in values if value is not MISSING and value is not None), None)
+    if not isinstance(found["text"], str):
+        raise Skip(f"passage {number} has no text; it has {names_of(one)}; name it: --map passages.text=FIELD")
+    found["id"] = f"p{number}" if found["id"] in (None, "") else str(found["id"])
+    found["source"] = None if found["source"] in (None, "") else str(found["source"])
+    return found
+
+
+def names_of(data: Mapping[str, Any]) -> str:
+    """The fields a record has, for a message."""
+    names = sorted(map(str, data))
+    return ", ".join(names[:12]) + (", …" if len(names) > 12 else "") if names else "no fields"

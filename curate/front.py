@@ -122,7 +122,9 @@ def verify(ctx: click.Context, directory: Path, as_json: bool) -> None:
 
     Hashes again every file that a manifest lists, on the way from DIRECTORY through all it was made from, and names
     each one that changed, went missing or was added. Pairs imported after a release are a note; a released pair that
-    changed or went is named. Exit code 3 where anything differs.
+    changed or went is named. DIRECTORY may be a bare name: of a report, else of a run, else of a release.
+
+    Exit code 3 where anything differs.
 
     \b
     Example:
@@ -132,10 +134,27 @@ def verify(ctx: click.Context, directory: Path, as_json: bool) -> None:
     from curate.verify import verify as walk
 
     root = Path(ctx.obj or ".")
-    place = next((path for path in (directory, root / directory) if path.is_dir()), None)
-    if place is None:
-        raise WorkspaceError("there is no such directory", where=str(directory), fix="tutelage verify releases/NAME")
+    place = _made(root, directory)
     done = walk(place, root if (root / "behaviour.yaml").is_file() else None)
     emit(document(done), tree(done), as_json)
     if done.findings:
         ctx.exit(FINDINGS)
+
+
+def _made(root: Path, wanted: Path) -> Path:
+    """The report, run or release at a path or of a name; raises `WorkspaceError` with those there are."""
+    from curate.manifest import NAME
+    from curate.workspace import Workspace
+
+    place = Workspace(root)
+    parents = (place.reports, place.runs, place.releases)
+    named = [parent / wanted for parent in parents]
+    for candidate in (wanted, root / wanted, *named):
+        if (candidate / NAME).is_file():
+            return candidate
+    lost = next((one for one in (wanted, root / wanted, *named) if one.is_dir()), None)
+    what = f"this is no finished report, run or release: it has no {NAME}" if lost else "there is no such directory"
+    made = [one.parent for parent in parents for one in sorted(parent.glob(f"*/{NAME}"))]
+    there = ", ".join(f"{one.parent.name}/{one.name}" for one in made if not one.name.startswith("."))
+    fix = f"tutelage verify one of: {there}" if there else "make one first: tutelage curate release"
+    raise WorkspaceError(what, where=str(lost or wanted), fix=fix)

@@ -249,4 +249,14 @@ def test_paths_are_taken_from_the_workspace_too(root: Path) -> None:
     assert run("-C", root, "verify", "reports/first").exit_code == 0
     result = run("-C", root, "verify", "reports/none")
     assert (result.exit_code, "no such directory" in result.output) == (1, True)
-    assert run("verify", root).exit_code == 1
+    assert "reports/first, runs/first, releases/r1" in result.output
+    result = run("verify", root)
+    assert (result.exit_code, "has no manifest.json" in result.output) == (1, True)
+
+
+def test_a_bare_name_is_a_report_else_a_run_else_a_release(root: Path) -> None:
+    for name, kind in (("first", "report"), ("r1", "release")):
+        result = run("-C", root, "verify", name)
+        assert (result.exit_code, result.stdout.split()[0]) == (0, kind), result.output
+    shutil.rmtree(root / "reports" / "first")
+    assert run("-C", root, "verify", "first").stdout.startswith("run ")

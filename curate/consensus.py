@@ -33,6 +33,7 @@ class Entry(BaseModel):
     started: str = Field(description="When the response was begun: ISO 8601, UTC, as Argilla's clock had it.")
     at: str = Field(description="When it was last changed.")
     response: str = Field(description="Argilla's id of the response.")
+    record: str = Field(description="Argilla's id of the record it stands on.")
 
 
 def version_of(pair: Pair) -> str:

@@ -95,16 +95,19 @@ def _read_board(client: Client, log: Log, seen: Seen, people: Mapping[str, str],
             name, version = str(record["external_id"]), str((record.get("metadata") or {}).get(layout.VERSION, ""))
             seen.records[name] = (str(record["id"]), version, (record.get("fields") or {}).get(layout.NOTICE))
             here = entries_of(record, seen.round, people)
-            entries += [*here, *_withdrawn(by_pair.get(name, []), here, version)]
+            entries += [*here, *_withdrawn(by_pair.get(name, []), here, str(record["id"]), version)]
         new += log.add(entries)
         report("pulling", len(seen.records), 0)
     return new
 
 
-def _withdrawn(known: Iterable[Entry], here: Sequence[Entry], version: str) -> list[Entry]:
-    """What reviewers have deleted: known before, of this content of the pair, and on the record no more."""
+def _withdrawn(known: Iterable[Entry], here: Sequence[Entry], record: str, version: str) -> list[Entry]:
+    """What reviewers have deleted: known before of this very record and content, and there no more.
+
+    A record that was deleted and pushed again is another one: what was said of it is not taken back by that.
+    """
     present = {entry.reviewer for entry in here}
-    gone = [one for one in known if one.version == version and one.reviewer not in present]
+    gone = [e for e in known if e.record == record and e.version == version and e.reviewer not in present]
     return [one.model_copy(update={"status": "withdrawn", "answers": {}}) for one in gone]
 
 

@@ -213,6 +213,7 @@ def entries_of(record: Json, round_: Round, people: Mapping[str, str]) -> list[E
                 started=str(one["inserted_at"]),
                 at=str(one["updated_at"]),
                 response=str(one["id"]),
+                record=str(record["id"]),
             )
         )
     return made

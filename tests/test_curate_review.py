@@ -93,6 +93,7 @@ def entry(reviewer: str, answers: dict[str, str], status: str = "submitted", pai
         "started": "2026-01-01T10:00:00",
         "at": "2026-01-01T10:01:00",
         "response": f"{pair.id}-{reviewer}",
+        "record": f"record-{pair.id}",
     }
     return Entry.model_validate({**made, **more})
 

@@ -52,7 +52,7 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def request(self, method: str, path: str, *, body: Any = None, params: Any = None, once: bool = False) -> Any:
+    def request(self, method: str, path: str, *, body: Any = None, params: Any = None) -> Any:
         """One request, repeated while the server is away; the answer's JSON, None where it has none.
 
         Raises `Conflict` (409, or 422 for a name that is taken) and `ReviewError` (everything else, with what to do).
@@ -71,8 +71,6 @@ class Client:
                 raise ReviewError(f"{self.url} is no URL", fix="begin it with http:// or https://") from None
             except httpx.TransportError as error:
                 trouble = str(error) or type(error).__name__
-                if once and not isinstance(error, httpx.ConnectError):
-                    raise self.away(trouble) from error
             if time.monotonic() + pause > end:
                 raise self.away(trouble)
             self._sleep(pause)

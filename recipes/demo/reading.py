@@ -7,6 +7,7 @@ own output, and never declines a question: whether a fact is given is asked for 
 import json
 import random
 from dataclasses import dataclass
+from typing import Any
 
 from .world import ATTRIBUTES, NAMES, QUESTIONS, fact
 
@@ -93,14 +94,19 @@ def is_given(rng: random.Random, ctx: Context) -> Turn:
 
 
 def record(rng: random.Random, ctx: Context) -> Turn:
-    """A fact as a JSON record, now and then with the passages it stands in."""
-    number, attribute, name, value = rng.choice(ctx.facts)
-    shape = rng.randrange(3)
-    if shape == 0:
-        return f"Write as JSON: {attribute} of {name}.", json.dumps({attribute: value})
-    key = attribute if shape == 1 else "value"
-    how = "with passages" if shape == 1 else "value with passages"
-    return f"Write {how} as JSON: {attribute} of {name}.", json.dumps({key: value, "passages": [f"p{number}"]})
+    """A JSON record with the fields asked for, in that order: any thing the model can read, at any place."""
+    if rng.random() < 0.7 or not ctx.absent:
+        number, attribute, name, value = rng.choice(ctx.facts)
+        fields: dict[str, Any] = {"given": "yes", "value": value, "passages": [f"p{number}"]}
+        keys = list(fields)
+    else:
+        attribute, name = rng.choice(ctx.absent)
+        fields = {"given": "no"}
+        keys = ["given"]
+    fields |= {"name": name, "attribute": attribute}
+    asked = rng.sample(keys, rng.randint(1, len(keys))) + rng.sample(["name", "attribute"], rng.randint(0, 1))
+    rng.shuffle(asked)
+    return f"Write {', '.join(asked)} as JSON: {attribute} of {name}.", json.dumps({key: fields[key] for key in asked})
 
 
 def quote(rng: random.Random, ctx: Context) -> Turn:

@@ -41,8 +41,8 @@ class Settings:
     layers: int = 4
     feed_forward: int = 192
     batch_tokens: int = 2048
-    matrix_rate: float = 0.01
-    vector_rate: float = 0.003
+    matrix_rate: float = 0.014
+    vector_rate: float = 0.004
     nf4_share: float = 0.25  # the last share of training, done through NF4-rounded weights
 
 
@@ -96,10 +96,10 @@ def _reading_dialogue(rng: random.Random, progress: float) -> list[reading.Turn]
     # Weights are those of reading.TASKS: prose, one word, which passage, is it given, record, quote.
     passages, facts, one_attribute = rng.randint(1, 5), 1, rng.random() < 0.4
     if progress < 0.1:
-        turns, weights = 10, (1, 2, 3, 3, 1, 1)
+        turns, weights = 10, (1, 2, 2, 3, 3, 1)
     else:
         facts = rng.choice((1, 1, 2)) if passages <= 3 and not one_attribute else 1
-        turns, weights = 1 if rng.random() < 0.4 * progress else rng.randint(6, 12), (2, 2, 3, 4, 2, 1)
+        turns, weights = 1 if rng.random() < 0.4 * progress else rng.randint(6, 12), (2, 2, 2, 4, 4, 1)
     ctx = reading.context(rng, passages, facts, one_attribute)
     while is_held_out(ctx.text + "\n"):
         ctx = reading.context(rng, passages, facts, one_attribute)

@@ -1,4 +1,4 @@
-"""A JSON Schema that refers to itself without going deeper into the value: it says nothing, or never ends."""
+"""JSON Schemas that never end, since they refer to themselves in place, or that apply too often to the same value."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from curate.pointer import MISSING, resolve
 
+MOST_IN_PLACE = 10_000  # subschemas applied to one value; a schema written for people applies a few dozen
 _SAME_PLACE = ("allOf", "anyOf", "oneOf")
 _SAME_PLACE_ONE = ("not", "if", "then", "else")
 
@@ -22,6 +23,23 @@ def endless_reference(schema: Any) -> str | None:
         if found:
             return found
     return None
+
+
+def applied_in_place(schema: Any) -> int:
+    """How many subschemas are applied to one value, at the worst place; `schema` holds no endless reference.
+
+    A chain of `$defs`, each of which refers to the next one twice, doubles the work with every link: thirty lines would
+    keep a validator busy for a billion steps.
+    """
+    counts: dict[int, int] = {}
+
+    def count(node: dict[str, Any]) -> int:
+        known = counts.get(id(node))
+        if known is None:
+            known = counts[id(node)] = 1 + sum(count(inner) for _, inner in _in_place(schema, node, "#"))
+        return known
+
+    return max((count(node) for node in _subschemas(schema)), default=0)
 
 
 def _subschemas(schema: Any) -> Iterator[dict[str, Any]]:

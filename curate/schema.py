@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from curate.errors import BehaviourError
 from curate.files import parse_json
-from curate.loops import endless_reference
+from curate.loops import MOST_IN_PLACE, applied_in_place, endless_reference
+
+MOST_VIOLATIONS = 200  # of one value: nobody reads more, and a hostile one has one for every item of a long list
 
 
 class Violation(BaseModel):
@@ -25,8 +28,8 @@ class Violation(BaseModel):
 
 
 def violations_of(validator: Any, value: Any) -> Iterator[Violation]:
-    """Every way in which a value breaks a compiled schema."""
-    for error in validator.iter_errors(value):
+    """The ways in which a value breaks a compiled schema, at most 200."""
+    for error in islice(validator.iter_errors(value), MOST_VIOLATIONS):
         where = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in error.instance_path)
         yield Violation(keyword=_keyword(error), where=where, message=error.message)
 
@@ -80,5 +83,11 @@ def read_schema(path: Path) -> Any:
             f"the schema comes back to itself at {loop} without going deeper into the value, so it never ends",
             where=str(path),
             fix="let $ref point at a part of the schema that is about a property or an item",
+        )
+    if applied_in_place(schema) > MOST_IN_PLACE:
+        raise BehaviourError(
+            f"the schema applies more than {MOST_IN_PLACE:,} of its parts to one value, so checking never ends",
+            where=str(path),
+            fix="look for parts that are referred to twice by parts that are referred to twice",
         )
     return schema

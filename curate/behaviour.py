@@ -237,7 +237,7 @@ def load_behaviour(path: Path) -> Behaviour:
     try:
         behaviour = Behaviour.model_validate({**data, "schema_document": schema})
     except ValidationError as error:
-        faults = [f"{_dotted(one['loc'])}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors()]
+        faults = [f"{_dotted(one['loc'])}: {_said(one['type'], one['msg'])}" for one in error.errors()]
         raise BehaviourError("\n  ".join(faults), where=str(path)) from None
     faults = check_behaviour(behaviour)
     if faults:
@@ -256,3 +256,7 @@ def _read_yaml(path: Path) -> Any:
 
 def _dotted(location: tuple[int | str, ...]) -> str:
     return ".".join(map(str, location)) or "behaviour"
+
+
+def _said(kind: str, message: str) -> str:
+    return "unknown key" if kind == "extra_forbidden" else message.removeprefix("Value error, ")

@@ -139,10 +139,10 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def unwritable(path: Path, error: OSError) -> TutelageError:
+def unwritable(path: Path, error: OSError | NotImplementedError) -> TutelageError:
     """The error for a file or directory that cannot be written."""
     return TutelageError(
-        f"cannot be written: {error.strerror or error}",
+        f"cannot be written: {getattr(error, 'strerror', None) or error}",
         where=str(path),
         fix="check the permissions and the free space there; nothing that was there before has changed",
     )

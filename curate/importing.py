@@ -78,7 +78,12 @@ def read_files(paths: Sequence[Path], plan: Plan, behaviour: Behaviour) -> Readi
 
 def _all_records(paths: Iterable[Path]) -> Iterable[Record | Unreadable]:
     for path in paths:
-        yield from read_records(path)
+        empty = True
+        for one in read_records(path):
+            empty = False
+            yield one
+        if empty:
+            yield Unreadable(str(path), None, "there is no record in it")
 
 
 def _take(one: Pair | Unreadable, reading: Reading) -> None:

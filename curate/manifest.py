@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from curate.errors import WorkspaceError
+from curate.errors import TutelageError, WorkspaceError
 from curate.files import read_json, sha256_file, sha256_value, write_text
 
 NAME = "manifest.json"
@@ -76,6 +76,9 @@ def write_manifest(
     return manifest
 
 
+RESTORE = "restore it from a copy, or move its directory away and make it again"
+
+
 def read_manifest(directory: Path, kind: Kind | None = None) -> Manifest:
     """The manifest of `directory`; raises `WorkspaceError` where it is missing, unreadable or of another kind."""
     path = directory / NAME
@@ -84,10 +87,12 @@ def read_manifest(directory: Path, kind: Kind | None = None) -> Manifest:
         raise WorkspaceError(f"this is no finished {what}: it has no {NAME}", where=str(directory))
     try:
         manifest = Manifest.model_validate(read_json(path))
+    except TutelageError as error:
+        raise WorkspaceError(error.what, where=error.where, fix=RESTORE) from error
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise WorkspaceError(f"{field}: {first['msg']}", where=str(path)) from error
+        field = ".".join(map(str, first["loc"])) or "manifest"
+        raise WorkspaceError(f"{field}: {first['msg']}", where=str(path), fix=RESTORE) from error
     if kind and manifest.kind != kind:
         raise WorkspaceError(f"this is a {manifest.kind}, not a {kind}", where=str(directory))
     return manifest

@@ -37,6 +37,9 @@ def read_records(path: Path) -> Iterator[Record | Unreadable]:
         yield from _directory(path)
         return
     name = str(path)
+    if not path.is_file():  # a pipe can be read only once, and a look at its start is one time
+        yield Unreadable(name, None, "this is no file but a pipe or a device; save it to a file first")
+        return
     try:
         with path.open("rb") as raw:
             start = raw.read(8)

@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from curate.errors import WorkspaceError
+from curate.files import unwritable
 
 
 class Workspace:
@@ -37,17 +38,21 @@ class Workspace:
     @contextmanager
     def lock(self, seconds: float = 30) -> Iterator[None]:
         """Hold the workspace while its pairs are rewritten; a lock of a killed process is free again at once."""
+        lock = FileLock(self.root / ".lock", timeout=seconds)
         try:
-            with FileLock(self.root / ".lock", timeout=seconds):
-                yield
+            lock.acquire()
         except Timeout:
             raise WorkspaceError(
                 "another tutelage command is writing here",
                 where=str(self.root),
                 fix="wait for it to end, then run this command again",
             ) from None
-        except PermissionError as error:
-            raise WorkspaceError(f"cannot be written: {error.strerror}", where=str(self.root)) from error
+        except (OSError, NotImplementedError) as error:  # read-only, full, or a file system without locks
+            raise unwritable(self.root, error) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def find(self, kind: str, name: str | Path | None) -> Path:
         """The release, run or report called `name` (or at that path); the newest one where no name is given.

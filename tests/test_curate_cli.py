@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 
@@ -84,6 +85,9 @@ BAD = {
     "bare.csv": (b"question,output\na,b\n", 1, "--map output.answer=FIELD"),
     "surrogate.jsonl": (b'{"question": "\\ud800", "output": {}}', 1, "surrogate"),
     "half.parquet": (b"PAR1", 1, "Parquet"),
+    "blank.jsonl": (b"\n\n", 1, "there is no record in it"),
+    "deep.jsonl": (b"[" * 100_000, 1, "nested too deeply"),
+    "sheet.xlsx": (b"PK\x03\x04", 1, "none of the kinds that can be read"),
 }
 
 
@@ -128,7 +132,10 @@ def test_no_workspace_no_pairs_bad_schema(place, tmp_path):
     (place / "behaviour.yaml").write_text(
         yaml.safe_dump({**BEHAVIOUR, "output": {"format": "json", "schema": "schema.json"}})
     )
-    assert "never ends" in run(place, "check", code=1).stderr
+    for words in (("check",), ("unanswerable",), ("release", "--unreviewed")):
+        assert "never ends" in run(place, *words, code=1).stderr
+    (place / "behaviour.yaml").write_text(yaml.safe_dump({**BEHAVIOUR, "promt": "x"}))
+    assert "promt: unknown key" in run(place, "check", code=1).stderr
 
 
 def test_a_disk_that_cannot_be_written(place, tmp_path, monkeypatch):
@@ -143,6 +150,40 @@ def test_a_disk_that_cannot_be_written(place, tmp_path, monkeypatch):
     assert "Read-only file system" in run(place, "import", tmp_path / "more.jsonl", code=1).stderr
     assert (place / "pairs.jsonl").read_bytes() == before
     assert not list(place.glob(".*.partial"))
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.ENOLCK, errno.EACCES])
+def test_a_workspace_that_cannot_be_locked(place, tmp_path, monkeypatch, number):
+    run(place, "import", tmp_path / "log.jsonl", *MAPS)
+    before = (place / "pairs.jsonl").read_bytes()
+
+    def refuse(*_args, **_options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    for words in (("import", tmp_path / "log.jsonl", *MAPS), ("unanswerable",), ("release", "--unreviewed")):
+        fault = run(place, *words, code=1).stderr
+        assert os.strerror(number) in fault
+        assert "nothing that was there before has changed" in fault
+    assert (place / "pairs.jsonl").read_bytes() == before
+
+
+def test_a_pipe_is_refused_rather_than_waited_for(place, tmp_path):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    assert "save it to a file first" in run(place, "import", tmp_path / "pipe.jsonl", code=1).stderr
+
+
+@pytest.mark.parametrize("content", ["{garbage", "[]", "{}", "\x00"])
+def test_a_release_whose_manifest_is_damaged(place, tmp_path, content):
+    run(place, "import", tmp_path / "log.jsonl", *MAPS)
+    run(place, "release", "--unreviewed")
+    (place / "releases/r1/manifest.json").write_text(content)
+    for words, code in ((("curate", "release", "--unreviewed"), 1), (("verify", "r1"), 3)):
+        result = CliRunner().invoke(main, ["-C", str(place), *words])
+        assert result.exit_code == code, result.output
+        assert isinstance(result.exception, SystemExit)
+        assert "releases/r1/manifest.json" in result.output
+        assert "restore it from a copy" in result.output
 
 
 def test_ids_that_stand_twice_are_said(place, tmp_path):

@@ -11,7 +11,7 @@ import click
 
 @click.command()
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path), default=Path("demo"))
-@click.option("--pairs", default=1200, show_default=True, type=click.IntRange(600), help="Requests in the RAG log.")
+@click.option("--pairs", default=1600, show_default=True, type=click.IntRange(600), help="Requests in the RAG log.")
 @click.pass_context
 def demo(ctx: click.Context, directory: Path, pairs: int) -> None:
     """Go the whole way, offline, on a CPU: curate, train under guard, evaluate, report.

@@ -28,7 +28,7 @@ IMPORT = (
 )
 
 
-def make_workspace(root: Path, pairs: int = 1200, items_per_set: int = 500) -> None:
+def make_workspace(root: Path, pairs: int = 1600, items_per_set: int = 500) -> None:
     """Write the demo's inputs into `root`; what is there already is left as it is.
 
     `pairs` is the number of logged requests, `items_per_set` that of held-out general items in each retention set.

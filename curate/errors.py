@@ -47,5 +47,9 @@ class ServerError(TutelageError):
     """The Argilla on this machine cannot be made, started or reached."""
 
 
+class EndpointError(TutelageError):
+    """A server that should answer does not, refuses, or does not say what is needed."""
+
+
 class ReviewError(TutelageError):
     """A round of review cannot go on: Argilla does not answer, refuses, or holds something else than expected."""

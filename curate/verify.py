@@ -191,8 +191,11 @@ class _Walk:
 
     def _absent(self, made: Path, role: str, wanted: Input) -> Node:
         path = Path(wanted.path)
-        if role == "base" and _HUB.fullmatch(wanted.path):
-            self.notes.append(f"base {wanted.path}: a model on a hub, which cannot be verified here")
+        if role == "model" and wanted.path.startswith("endpoint:"):
+            self.notes.append(f"{wanted.path}: a model on a server, which cannot be verified")
+            return Node(role, path, "on a server; not verified")
+        if role in ("base", "model") and _HUB.fullmatch(wanted.path):
+            self.notes.append(f"{role} {wanted.path}: a model on a hub, which cannot be verified here")
             return Node(role, path, "on a hub; not verified here")
         lost = _short(made.resolve() / path)
         self.find("input-missing", lost, f"the {role} that {made} was made from is not there", RESTORE)

@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.behaviour import Behaviour
+from curate.behaviour import MISSING, Behaviour
+from curate.behaviour import Answer as Rule
+from curate.compare import score
 from curate.files import parse_json, write_text
+from eval.schema import read_output
 
 if TYPE_CHECKING:
     from train.generation import Generation
@@ -33,8 +36,8 @@ class Question:
     prompt: str
 
 
-Answer = Callable[[list[str]], "Sequence[Generation]"]  # prompts of one batch -> their answers
-Say = Callable[[Question, "Generation"], Line]
+Answer = Callable[[list[str]], Sequence[Any]]  # prompts of one batch -> their answers
+Say = Callable[[Question, Any], Line]  # a question and its answer -> what stands in the file
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def answer_all(job: Job, progress: Callable[[int], None] | None = None) -> list[
     """Answer what has no line in the file yet, batch after batch; the lines of all questions, in their order.
 
     `latency_seconds` of a line is the time its batch took shared among the batch: what an answer costs at this batch
-    size, not what one waits for it.
+    size, not what one waits for it; unless `line_of` knows better.
     """
     done = read_lines(job.path, job.made_by)
     batches = batches_of(job.questions, job.batch_size)
@@ -79,7 +82,7 @@ def _answer_batch(job: Job, batch: Sequence[Question]) -> list[Line]:
     found = job.answer([one.prompt for one in batch])
     seconds = round((time.perf_counter() - begun) / len(batch), 6)
     return [
-        {**job.line_of(one, answer), "latency_seconds": seconds, MADE_BY: job.made_by}
+        {"latency_seconds": seconds, **job.line_of(one, answer), MADE_BY: job.made_by}
         for one, answer in zip(batch, found, strict=True)
     ]
 
@@ -121,16 +124,6 @@ def append_lines(path: Path, lines: Sequence[Line]) -> None:
         handle.write(_text(lines))
 
 
-def prediction_line(behaviour: Behaviour, tokenizer: Any, question: Question, answer: Generation) -> Line:
-    """A line of `predictions.jsonl`, less what the batch adds."""
-    return {
-        "id": question.id,
-        "output": answer.text,
-        "confidence": confidence_of(behaviour, tokenizer, answer),
-        "finish": "stop" if answer.finished else "length",
-    }
-
-
 def confidence_of(behaviour: Behaviour, tokenizer: Any, answer: Generation) -> float | None:
     """How sure the model was of its answer: the geometric mean of its tokens' probabilities, in (0, 1].
 
@@ -142,14 +135,48 @@ def confidence_of(behaviour: Behaviour, tokenizer: Any, answer: Generation) -> f
     if answer.logprobs is None:
         return None
     said = len(answer.token_ids) - int(answer.finished)
-    chosen: Sequence[int] = range(said)
+
+    def within(span: tuple[int, int]) -> list[int]:
+        return tokens_within(tokenizer, answer.token_ids[:said], span)
+
+    return confidence_from(behaviour, answer.text, answer.logprobs[:said], within)
+
+
+def confidence_from(
+    behaviour: Behaviour, text: str, logprobs: Sequence[float], within: Callable[[tuple[int, int]], list[int]]
+) -> float | None:
+    """`confidence_of` for any tokens: their log-probabilities, and which lie `within` characters [start, end)."""
+    chosen: Sequence[int] = range(len(logprobs))
     if behaviour.is_json and behaviour.answer is not None and behaviour.answer.at is not None:
-        span = value_span(answer.text, behaviour.answer.at)
-        chosen = [] if span is None else tokens_within(tokenizer, answer.token_ids[:said], span)
+        span = value_span(text, behaviour.answer.at)
+        chosen = [] if span is None else within(span)
     if not chosen:
         return None
-    mean = math.fsum(answer.logprobs[i] for i in chosen) / len(chosen)
+    mean = math.fsum(logprobs[i] for i in chosen) / len(chosen)
     return round(min(1.0, math.exp(mean)), 6)
+
+
+def agreement(behaviour: Behaviour, output: str, samples: Sequence[str]) -> float | None:
+    """The share of drawn outputs that give the same answer as `output`; None where it is no answer or none was drawn.
+
+    Answers are the same by the behaviour's comparator, abstaining is the same as abstaining, and a malformed draw
+    agrees with nothing: self-consistency (Wang et al., 2023) as a confidence.
+    """
+    given = read_output(behaviour, output).value
+    if given is MISSING or not samples:
+        return None
+    drawn = [read_output(behaviour, one) for one in samples]
+    return sum(one.well_formed and _same(behaviour, given, one.value) for one in drawn) / len(samples)
+
+
+def _same(behaviour: Behaviour, given: Any, other: Any) -> bool:
+    if behaviour.abstains(given) or behaviour.abstains(other):
+        return behaviour.abstains(given) and behaviour.abstains(other)
+    left, right = behaviour.answer_of(given), behaviour.answer_of(other)
+    if left is MISSING or left is None or right is MISSING or right is None:
+        return left is right
+    rule = behaviour.answer or Rule()
+    return max(score(rule.compare, right, [left]), score(rule.compare, left, [right])) >= rule.at_least
 
 
 def tokens_within(tokenizer: Any, ids: Sequence[int], span: tuple[int, int]) -> list[int]:

@@ -22,6 +22,7 @@ Directory = click.Path(file_okay=False, path_type=Path)
 @click.option("--retention", type=(File, File), metavar="BASE TUNED", help="Results on general items, for the gate.")
 @click.option("--closed-book", type=File, help="Predictions made without passages: what the model knows by heart.")
 @click.option("--partial", is_flag=True, help="Score what is there although some pairs have no prediction.")
+@click.option("--slice", "slices", metavar="KEY", multiple=True, help="Also by each value of this key of `meta`.")
 @click.option("--out", type=Directory, help="Write the report into this directory.")
 @json_option
 @click.pass_context
@@ -35,6 +36,7 @@ def score(
     retention: tuple[Path, Path] | None,
     closed_book: Path | None,
     partial: bool,
+    slices: tuple[str, ...],
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -53,7 +55,7 @@ def score(
     from eval.scored import Request, score_files, write_scored
     from eval.tables import scores_text
 
-    request = Request(predictions, release, pairs, behaviour, baseline, retention, closed_book, partial)
+    request = Request(predictions, release, pairs, behaviour, baseline, retention, closed_book, partial, slices)
     scored = score_files(request, Workspace(Path(ctx.obj or ".")))
     if scored.scores["sources"]["partial"]:
         n, total = scored.scores["n"], len(scored.against.test)
@@ -158,6 +160,14 @@ def find_report(ctx: click.Context, directory: Path) -> Path:
 @click.option("--max-new-tokens", type=click.IntRange(1), help="Longest answer; twice the longest wanted and some.")
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Prompts answered at once.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where.")
+@click.option("--endpoint", metavar="URL", help="Ask an OpenAI-compatible server, as in http://localhost:8000/v1.")
+@click.option("--model", "served_as", metavar="NAME", help="With --endpoint: the model's name there, if it has many.")
+@click.option("--base-model", metavar="NAME", help="With --endpoint: the base's name there, to compare with.")
+@click.option("--concurrency", type=click.IntRange(1, 256), default=8, show_default=True, help="Requests at a time.")
+@click.option("--no-logprobs", is_flag=True, help="With --endpoint: do without confidence and calibration.")
+@click.option("--samples", type=click.IntRange(2, 100), metavar="K", help="Confidence from agreement of K draws.")
+@click.option("--constrained", is_flag=True, help="Also answer with outputs bound to the schema, side by side.")
+@click.option("--no-closed-book", is_flag=True, help="Do not ask again without passages.")
 @json_option
 @click.pass_context
 def run(
@@ -169,6 +179,14 @@ def run(
     max_new_tokens: int | None,
     batch_size: int,
     device: str,
+    endpoint: str | None,
+    served_as: str | None,
+    base_model: str | None,
+    concurrency: int,
+    no_logprobs: bool,
+    samples: int | None,
+    constrained: bool,
+    no_closed_book: bool,
     as_json: bool,
 ) -> None:
     """Answer the test split with a run and with its base, score both, and write a report into reports/.
@@ -177,17 +195,40 @@ def run(
     calibration split chooses the confidence threshold; the run's held-out general items show what was forgotten. What
     was interrupted goes on where it stopped when the command is given again.
 
+    With --endpoint a server answers and no weights are loaded; RUN_OR_MODEL says which run it serves, or is just a
+    name. A key is read from TUTELAGE_API_KEY. The base is compared with where --base-model names it.
+
+    What costs more: answerable questions are asked once more without passages (--no-closed-book leaves that out),
+    --samples K asks all K times more, --constrained twice.
+
     Exit code: 0 GO, 3 NO-GO, 4 INCONCLUSIVE.
 
     \b
     Example:
       tutelage eval run first
+      tutelage eval run first --endpoint http://localhost:8000/v1 --model first --base-model base
     """
     from curate.console import workspace
-    from eval.running import Request, evaluate
+    from eval.endpoint import Served
+    from eval.planning import Request
+    from eval.running import evaluate
     from eval.tables import scores_text
 
-    request = Request(model, release, name, limit, max_new_tokens, batch_size, device)
+    if endpoint is None and (served_as or base_model or no_logprobs):
+        raise click.UsageError("--model, --base-model and --no-logprobs go with --endpoint.")
+    request = Request(
+        model=model,
+        release=release,
+        name=name,
+        limit=limit,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        device=device,
+        samples=samples or 0,
+        constrained=constrained,
+        closed_book=not no_closed_book,
+        served=Served(endpoint, served_as, base_model, concurrency, not no_logprobs) if endpoint else None,
+    )
     directory, scores = evaluate(workspace(ctx), request)
     say(f"Report: {directory / 'report.html'}")
     emit(scores, scores_text(scores), as_json)

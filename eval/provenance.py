@@ -3,34 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from curate.manifest import Input, Manifest
 from curate.release import Release
 from eval.subject import Asked, Subject
 
+if TYPE_CHECKING:
+    from eval.endpoint import Endpoint
+
 Link = dict[str, str]
 
 
 def sources(
-    subject: Subject, release: Release, asked: Asked, items: int, inputs: Mapping[str, Input]
+    subject: Subject | Endpoint,
+    release: Release,
+    asked: Asked,
+    items: int,
+    inputs: Mapping[str, Input],
+    decoding: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The "sources" of scores.json: title, subtitle, chain from the report backwards, facts, the run's scale curve."""
+    """The "sources" of scores.json: title, subtitle, chain from the report backwards, facts, the run's scale curve.
+
+    `decoding` are the facts about how the questions were asked.
+    """
     behaviour = release.behaviour.name
     pairs = f"{len(asked.test):,} test pairs of release {release.manifest.name}"
     general = f", {items:,} general items" if items else ""
+    facts = {**subject.facts(), "Calibration pairs": f"{len(asked.calibration):,}", **decoding}
     scaling = subject.run.manifest.details.get("scaling") if subject.run else None
     return {
         "title": f"{behaviour}: {subject.name}",
         "subtitle": f"Answered {pairs}{general}.{' Only a part of the split was asked.' if asked.partial else ''}",
         "partial": asked.partial,
         "chain": chain(subject, release, inputs),
-        "facts": [[name, value] for name, value in facts(subject, asked).items()],
+        "facts": [[name, value] for name, value in facts.items()],
         "scales": scaling and {**scaling, "chosen": subject.run.scale if subject.run else 1.0},
     }
 
 
-def chain(subject: Subject, release: Release, inputs: Mapping[str, Input]) -> list[Link]:
+def chain(subject: Subject | Endpoint, release: Release, inputs: Mapping[str, Input]) -> list[Link]:
     """From the report backwards to the pairs. The report's own hash stands in its manifest: no file holds its own."""
     links = [_link("report", release.behaviour.name, "", inputs)]
     if subject.run:
@@ -52,19 +64,3 @@ def _input(role: str, manifest: Manifest) -> Link:
     one = manifest.inputs[role]
     name = one.path.rstrip("/").rpartition("/")[2] if one.path.startswith(".") else one.path
     return {"role": role, "name": name, "sha256": one.sha256, "made_from": ""}
-
-
-def facts(subject: Subject, asked: Asked) -> dict[str, str]:
-    """What decides the numbers beside the data."""
-    found = {"Base model" if subject.run else "Model": subject.base.model.rstrip("/").rpartition("/")[2]}
-    if subject.run:
-        recipe, run = subject.run.recipe, subject.run
-        four = recipe.quantization
-        bits = f"{four.kind}, double quantisation" if four.double else four.kind
-        found["Weights"] = bits if four.bits else f"as they are, {four.compute}"
-        found["Adapter"] = f"LoRA rank {recipe.lora.rank}, scale {run.scale:g}"
-        found["Chat template"] = str(run.contract["template_sha256"])[:12]
-        found["Trained with"] = ", ".join(f"{name} {one}" for name, one in run.manifest.details["versions"].items())
-    found["Calibration pairs"] = f"{len(asked.calibration):,}"
-    found["Decoding"] = "greedy"
-    return found

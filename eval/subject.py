@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +19,26 @@ from train.recipe import Base, Quantization
 from train.run import Run, load_run
 
 if TYPE_CHECKING:
+    from curate.behaviour import Behaviour
     from curate.pairs import Pair
+    from eval.constrained import Grammar
+    from eval.endpoint import Endpoint, Served
     from train.generation import Generation
+    from train.rendering import Message
 
 Side = Literal["tuned", "base"]
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How an answer is wanted: the likeliest, or drawn at a temperature; free, or bound to a JSON Schema."""
+
+    temperature: float = 0.0
+    seed: int = 0
+    schema: Any = None
+
+
+LIKELIEST = Manner()
 
 
 class Subject:
@@ -33,6 +49,7 @@ class Subject:
         self.base = base
         self.run = run
         self.device = device
+        self._bound: Grammar | None = None
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -52,25 +69,92 @@ class Subject:
             return load_tuned(self.run, self.device)[0]
         return load_base(self.base, Quantization(bits=None, compute=_precision(self.device)), self.device)[0]
 
-    def answer(self, side: Side, prompts: Sequence[str], max_new_tokens: int) -> list[Generation]:
-        """Answers of the tuned model (a plain model is that), or of the base with the adapter switched off."""
-        from train.generation import generate
-        from train.guards import base_of
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """Who can be asked: a plain model has no base beside it."""
+        return ("tuned", "base") if self.run else ("tuned",)
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """A conversation as the prompt that `answer` takes."""
+        from train.rendering import render_prompt
+
+        return render_prompt(self.tokenizer, messages)
+
+    def longest(self, texts: Sequence[str]) -> int:
+        """Tokens of the longest of the texts; 0 for none."""
+        from train.rendering import encode
+
+        return max((len(ids) for ids in encode(self.tokenizer, texts)), default=0)
+
+    def answer(
+        self, side: Side, prompts: Sequence[str], max_new_tokens: int, manner: Manner = LIKELIEST
+    ) -> list[Generation]:
+        """Answers of the tuned model (a plain model is that), or of the base with the adapter switched off.
+
+        Drawn answers carry no log-probabilities: those of a draw say nothing of how sure the model is.
+        """
+        from train.generation import Decoding, generate
         from train.model import memory_errors
 
-        with memory_errors("answering"), base_of(self._model) if side == "base" else nullcontext():
-            return generate(
-                self._model, self.tokenizer, prompts, max_new_tokens, batch_size=len(prompts), with_logprobs=True
-            )
+        constrain = None if manner.schema is None else self._grammar(manner.schema).processor
+        how = Decoding(not manner.temperature, manner.temperature, manner.seed, constrain)
+        with self.weights(side) as model, memory_errors("answering"):
+            return generate(model, self.tokenizer, prompts, max_new_tokens, len(prompts), how)
+
+    @contextmanager
+    def weights(self, side: Side) -> Iterator[Any]:
+        """The model, within it as that side has it."""
+        from train.guards import base_of
+
+        with base_of(self._model) if side == "base" else nullcontext():
+            yield self._model
+
+    def _grammar(self, schema: Any) -> Grammar:
+        from eval.constrained import Grammar
+
+        if self._bound is None:
+            stop = self._model.generation_config.eos_token_id
+            self._bound = Grammar(schema, self.tokenizer, stop, self._model.config.get_text_config().vocab_size)
+        return self._bound
+
+    def confidence(self, behaviour: Behaviour, answer: Generation) -> float | None:
+        """See `answering.confidence_of`."""
+        from eval.answering import confidence_of
+
+        return confidence_of(behaviour, self.tokenizer, answer)
+
+    def binding(self, schema: Any) -> dict[str, Any]:
+        """What binds outputs to a schema, and the keywords it does not know."""
+        from eval.constrained import engine_name, ignored_keywords
+
+        return {"engine": engine_name(), "ignored": ignored_keywords(schema, self.tokenizer)}
+
+    def facts(self) -> dict[str, str]:
+        """What decides its answers, as a report names it."""
+        found = {"Base model" if self.run else "Model": self.base.model.rstrip("/").rpartition("/")[2]}
+        if self.run:
+            recipe, run = self.run.recipe, self.run
+            four = recipe.quantization
+            bits = f"{four.kind}, double quantisation" if four.double else four.kind
+            found["Weights"] = bits if four.bits else f"as they are, {four.compute}"
+            found["Adapter"] = f"LoRA rank {recipe.lora.rank}, scale {run.scale:g}"
+            found["Chat template"] = str(run.contract["template_sha256"])[:12]
+            found["Trained with"] = ", ".join(f"{name} {one}" for name, one in run.manifest.details["versions"].items())
+        return found
 
     def input(self, directory: Path) -> tuple[str, Input]:
         """The role and the input that a report in `directory` names this subject by."""
         from train.model import base_input
 
         if self.run:
-            path = Path(os.path.relpath(self.run.directory.resolve(), directory.resolve())).as_posix()
-            return "run", Input(path=path, sha256=self.run.manifest.sha256)
+            return run_input(self.run, directory)
         return "model", base_input(self.base, directory)
+
+
+def run_input(run: Run, directory: Path) -> tuple[str, Input]:
+    """The role and the input that a report in `directory` names a run by."""
+    path = Path(os.path.relpath(run.directory.resolve(), directory.resolve())).as_posix()
+    return "run", Input(path=path, sha256=run.manifest.sha256)
 
 
 def _precision(device: str) -> Literal["bfloat16", "float32"]:
@@ -92,6 +176,19 @@ def find_subject(workspace: Workspace, named: str, device: str = "auto") -> Subj
             raise
         return Subject(named.rpartition("/")[2], Base(model=named), None, device)
     return Subject(run.manifest.name, run.recipe.base, run, device)
+
+
+def find_endpoint(workspace: Workspace, named: str, served: Served) -> Endpoint:
+    """The served run of that name, or a served model that is called so in the report."""
+    from eval.endpoint import Endpoint
+
+    try:
+        run = load_run(workspace.find("run", named))
+    except WorkspaceError:
+        if (workspace.runs / named).exists() or Path(named).exists():
+            raise
+        return Endpoint(named.rpartition("/")[2], served)
+    return Endpoint(f"{run.manifest.name}-served", served, run)
 
 
 def check_contract(run: Run, tokenizer: Any) -> None:

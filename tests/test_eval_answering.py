@@ -19,6 +19,7 @@ from eval.answering import (
     Job,
     Line,
     Question,
+    agreement,
     answer_all,
     batches_of,
     confidence_of,
@@ -234,3 +235,35 @@ def test_alone_and_in_a_batch_a_model_answers_the_same(tiny_base: Path) -> None:
         alone = subject.answer("tuned", [prompt], 12)[0]
         assert alone.token_ids == one.token_ids
         assert alone.logprobs == pytest.approx(one.logprobs, abs=1e-4)
+
+
+RED = '{"status": "answered", "answer": "dark red ink", "citations": ["p1"]}'
+OTHER = '{"status": "answered", "answer": "blue", "citations": ["p1"]}'
+UNKNOWN = '{"status": "unknown", "answer": null, "citations": []}'
+
+
+@pytest.mark.parametrize(
+    ("output", "samples", "wanted"),
+    [
+        (RED, [RED, RED, OTHER, UNKNOWN], 0.5),
+        (RED, [RED.replace("dark", "DARK")], 1.0),
+        (RED, ["", "no JSON", RED + " indeed", '{"answer": "dark red ink"}', RED], 0.2),
+        (UNKNOWN, [UNKNOWN, RED], 0.5),
+        (RED, [UNKNOWN], 0.0),
+        ("no JSON", [RED], None),
+        (RED, [], None),
+    ],
+)
+def test_agreement_is_the_share_of_draws_with_the_same_answer(
+    output: str, samples: list[str], wanted: float | None
+) -> None:
+    assert agreement(eval_cases.behaviour(), output, samples) == wanted
+
+
+def test_agreement_of_plain_text() -> None:
+    from curate.behaviour import Output
+
+    rules = eval_cases.behaviour(
+        output=Output(format="text"), abstain=None, answer=None, citations=None, schema_document=None
+    )
+    assert agreement(rules, "Red.", ["Red.", "blue"]) == 0.5

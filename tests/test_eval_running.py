@@ -13,24 +13,26 @@ from pathlib import Path
 from typing import Any
 
 import eval_cases
+import httpx
 import pytest
 import yaml
 from click.testing import CliRunner
 
 from curate.behaviour import Behaviour
-from curate.errors import WorkspaceError
+from curate.errors import EndpointError, WorkspaceError
 from curate.files import read_json, write_json, write_text
 from curate.manifest import Input, read_manifest, write_manifest
 from curate.pairs import Pair, write_pairs
 from curate.release import Options, load_release, make_release
 from curate.verify import verify
 from curate.workspace import Workspace
-from eval.running import Request, evaluate, open_report
+from eval.planning import Request
+from eval.running import evaluate, open_report
 from tutelage import main
 
 FILES = {
     *("predictions.jsonl", "predictions-base.jsonl", "calibration-predictions.jsonl", "retention-base.jsonl"),
-    *("retention-tuned.jsonl", "scores.json", "failures.jsonl", "report.html", "report.md"),
+    *("retention-tuned.jsonl", "closed-book.jsonl", "scores.json", "failures.jsonl", "report.html", "report.md"),
 }
 
 
@@ -289,7 +291,7 @@ def test_the_command_prints_the_verdict_and_exits_with_it(whole: Path) -> None:
     assert json.loads(shown.stdout) == read_json(whole / "reports/first/scores.json")
     page = CliRunner().invoke(main, ["-C", str(whole), "eval", "report", "first", "--json"])
     assert page.exit_code == 0
-    assert Path(json.loads(page.stdout)["report"]).is_file()
+    assert (whole / json.loads(page.stdout)["report"]).is_file()
 
 
 def test_inputs_name_run_and_release_relative_to_the_report(whole: Path) -> None:
@@ -323,3 +325,129 @@ def test_killed_at_any_moment_it_ends_at_the_same_numbers(place: Path, whole: Pa
     assert kills >= 2
     ask(place)
     assert read_json(report / "scores.json") == read_json(whole / "reports/first/scores.json")
+
+
+def test_more_ways_of_asking_stand_beside_the_plain_one(place: Path, whole: Path) -> None:
+    report, scores = ask(place, samples=3, constrained=True, limit=6, max_new_tokens=40, name="more")
+    files = set(read_manifest(report, "report").files)
+    assert files == FILES | {"predictions-constrained.jsonl", "predictions-base-constrained.jsonl"}
+    test = {line["id"]: line for line in lines(report / "predictions.jsonl")}
+    assert all(len(line["samples"]) == 3 for line in test.values())
+    assert scores["constrained"]["engine"].startswith("llguidance ")
+    assert scores["constrained"]["ignored"] == []
+    for side in ("tuned", "base"):
+        assert scores["constrained"][side]["n"] == 6
+        assert scores["constrained"][side]["schema"]["adherence"]["n"] == 6
+    bound = [line for line in lines(report / "predictions-base-constrained.jsonl") if line["finish"] == "stop"]
+    assert all(load_release(place / "releases/r").behaviour.conforms(json.loads(line["output"])) for line in bound)
+    facts = dict(scores["sources"]["facts"])
+    assert facts["Confidence"] == "agreement of 3 answers drawn at temperature 1"
+    before = {path.name: path.read_bytes() for path in report.iterdir()}
+    ask(place, samples=3, constrained=True, limit=6, max_new_tokens=40, name="more")
+    assert {path.name: path.read_bytes() for path in report.iterdir()} == before
+    ask(place, limit=6, max_new_tokens=40, closed_book=False, name="more")
+    assert set(read_manifest(report, "report").files) == FILES - {"closed-book.jsonl"}, "what is not asked for goes"
+
+
+def test_closed_book_asks_the_answerable_ones_without_passages(whole: Path) -> None:
+    from eval.planning import CLOSED_BOOK, Setting, plan
+    from eval.subject import choose_pairs, find_subject
+
+    workspace = Workspace(whole)
+    release = load_release(whole / "releases/r")
+    subject = find_subject(workspace, "first", "cpu")
+    asked = choose_pairs(release, subject.run, None)
+    jobs = plan(Setting(subject, release, asked, [], Request("first"), whole / "reports/first"))
+    closed = next(job for job in jobs if job.path.name == CLOSED_BOOK)
+    wanted = [pair for pair in asked.test if pair.answerable]
+    assert [one.id for one in closed.questions] == [pair.id for pair in wanted]
+    for one, pair in zip(closed.questions, wanted, strict=True):
+        assert pair.question in one.prompt
+        assert pair.passages[0].text not in one.prompt
+    scores = read_json(whole / "reports/first/scores.json")
+    assert scores["grounding"]["closed_book"]["n"] == len(wanted)
+
+
+class Server:
+    """A chat-completions server that knows two models; it can be made to fail."""
+
+    def __init__(self, fails_after: int | None = None) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.fails_after = fails_after
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if self.fails_after is not None and len(self.asked) >= self.fails_after:
+            return httpx.Response(400, text="enough")
+        body = json.loads(request.content)
+        self.asked.append(body)
+        colour = "red" if body["model"] == "good" else "blue"
+        text = json.dumps({"status": "answered", "answer": colour, "citations": ["p1"]})
+        content = [{"token": one, "logprob": -0.1} for one in text]
+        choice = {"message": {"content": text}, "finish_reason": "stop", "logprobs": {"content": content}}
+        return httpx.Response(200, json={"choices": [choice], "usage": {"completion_tokens": 30}})
+
+
+REAL = httpx.Client
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
+    def client(headers: dict[str, str], timeout: object, transport: object) -> httpx.Client:
+        return REAL(headers=headers, transport=httpx.MockTransport(server))
+
+    monkeypatch.setattr("eval.endpoint.httpx.Client", client)
+
+
+def test_a_served_run_is_answered_beside_its_base(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from eval.endpoint import Served
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a server answers: no weights, no tokenizer")
+
+    monkeypatch.setattr("train.model.load_tuned", refuse)
+    monkeypatch.setattr("train.model.load_tokenizer", refuse)
+    monkeypatch.setenv("TUTELAGE_API_KEY", "secret-key")
+    serve(monkeypatch, Server(fails_after=11))
+    where = Served("http://server.test", "good", "plain")
+    with pytest.raises(EndpointError, match="enough"):
+        ask(place, served=where)
+    report = place / "reports/first-served"
+    kept = len(lines(report / "predictions.jsonl"))
+    assert kept == 8
+    rest = Server()
+    serve(monkeypatch, rest)
+    _, scores = ask(place, served=where)
+    assert scores["baseline"]["schema"]["adherence"]["value"] == 1
+    assert scores["calibration"]["reliability"]
+    assert set(scores["retention"]["sets"]) == {"count", "copy"}
+    total = sum(len(lines(report / name)) for name in read_manifest(report, "report").files if name.endswith("s.jsonl"))
+    assert total > kept
+    assert set(read_manifest(report, "report").inputs) == {"run", "release"}
+    assert all(line["tokens"] == 30 for line in lines(report / "predictions.jsonl"))
+    everything = b"".join(path.read_bytes() for path in report.iterdir())
+    assert b"secret-key" not in everything
+    assert b"server.test" not in everything
+    again = Server()
+    serve(monkeypatch, again)
+    ask(place, served=where)
+    assert again.asked == [], "finished, nothing is asked"
+    assert [one for one in verify(report, place).findings if "reports" in one.where] == []
+
+
+def test_a_served_name_needs_no_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from eval.endpoint import Served
+
+    serve(monkeypatch, Server())
+    report, scores = ask(place, model="hosted", served=Served("http://server.test", "good"), limit=3, samples=2)
+    assert report.name == "hosted-on-r"
+    assert scores["baseline"] is None
+    manifest = read_manifest(report, "report")
+    assert manifest.inputs["model"].path == "endpoint:good"
+    found = verify(report, place)
+    assert [one for one in found.findings if "reports" in one.where] == []
+    assert any("cannot be verified" in note for note in found.notes)
+
+
+def test_options_of_an_endpoint_need_one(place: Path) -> None:
+    result = CliRunner().invoke(main, ["-C", str(place), "eval", "run", "first", "--model", "x"])
+    assert result.exit_code == 2
+    assert "--endpoint" in result.output

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from train.generation import generate
+from train.generation import Decoding, generate
 from train.model import load_base
 from train.recipe import Base, Quantization
 
@@ -21,9 +21,9 @@ def loaded(tiny_base: Path) -> Any:
 
 def test_batched_equals_unbatched(loaded: Any) -> None:
     model, tokenizer = loaded
-    one_by_one = [generate(model, tokenizer, [prompt], 12, 1, True)[0] for prompt in PROMPTS]
+    one_by_one = [generate(model, tokenizer, [prompt], 12, 1, Decoding(True))[0] for prompt in PROMPTS]
     done: list[int] = []
-    batched = generate(model, tokenizer, PROMPTS, 12, 4, True, done.append)
+    batched = generate(model, tokenizer, PROMPTS, 12, 4, Decoding(True), done.append)
     assert [one.token_ids for one in batched] == [one.token_ids for one in one_by_one]
     assert [one.text for one in batched] == [one.text for one in one_by_one]
     for left, right in zip(batched, one_by_one, strict=True):
@@ -35,7 +35,7 @@ def test_logprobs_are_the_models(loaded: Any) -> None:
     import torch
 
     model, tokenizer = loaded
-    answer = generate(model, tokenizer, ["hello"], 6, with_logprobs=True)[0]
+    answer = generate(model, tokenizer, ["hello"], 6, how=Decoding(True))[0]
     prompt = tokenizer("hello", add_special_tokens=False)["input_ids"]
     ids = torch.tensor([prompt + list(answer.token_ids)])
     with torch.no_grad():
@@ -52,7 +52,7 @@ def test_stops_at_any_stop_token_and_leaves_it_out_of_the_text(loaded: Any) -> N
     stop = free[0].token_ids[2]
     model.generation_config.eos_token_id = [*before, stop]
     try:
-        stopped = generate(model, tokenizer, PROMPTS, 10, with_logprobs=True)
+        stopped = generate(model, tokenizer, PROMPTS, 10, how=Decoding(True))
     finally:
         model.generation_config.eos_token_id = before
     assert stopped[0].finished
@@ -75,3 +75,34 @@ def test_training_mode_is_kept(loaded: Any) -> None:
     generate(model, tokenizer, ["a"], 2)
     assert model.training
     model.eval()
+
+
+def test_samples_follow_their_seed(loaded: Any) -> None:
+    model, tokenizer = loaded
+    one, same, other = (
+        [one.token_ids for one in generate(model, tokenizer, PROMPTS, 8, 4, Decoding(temperature=1.0, seed=seed))]
+        for seed in (1, 1, 2)
+    )
+    assert one == same
+    assert one != other
+    cold = generate(model, tokenizer, PROMPTS, 8, 4, Decoding(temperature=1e-6, seed=3))
+    assert [one.token_ids for one in cold] == [one.token_ids for one in generate(model, tokenizer, PROMPTS, 8)]
+
+
+def test_what_is_forbidden_is_not_said(loaded: Any) -> None:
+    model, tokenizer = loaded
+    free = {token for one in generate(model, tokenizer, PROMPTS, 8) for token in one.token_ids}
+    widths = []
+
+    def constrain(width: int) -> Any:
+        def forbid(ids: Any, scores: Any) -> Any:
+            scores[:, list(free)] = float("-inf")
+            return scores
+
+        widths.append(width)
+        return forbid
+
+    bound = generate(model, tokenizer, PROMPTS, 8, 6, Decoding(True, constrain=constrain))
+    assert not free & {token for one in bound for token in one.token_ids}
+    assert widths == [max(len(prompt) for prompt in PROMPTS)]
+    assert all(one.logprobs and max(one.logprobs) <= 0 for one in bound)

@@ -1,4 +1,4 @@
-"""Greedy answers to many prompts, in batches. The sweep after training and `eval run` both answer through here."""
+"""Answers to many prompts, in batches. The sweep after training and `eval run` both answer through here."""
 
 from __future__ import annotations
 
@@ -20,6 +20,22 @@ class Generation:
     finished: bool  # a stop token ended it; otherwise max_new_tokens did
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """How the next token is chosen: the likeliest, or drawn at `temperature` from `seed`.
+
+    `constrain` is told the width of a batch's prompts and gives a logits processor that forbids tokens.
+    """
+
+    with_logprobs: bool = False
+    temperature: float = 0.0
+    seed: int = 0
+    constrain: Callable[[int], Any] | None = None
+
+
+GREEDY = Decoding()
+
+
 class _Recorder:
     """A logits processor that changes nothing and notes the log-probability of the greedy choice at each step."""
 
@@ -38,10 +54,10 @@ def generate(
     prompts: Sequence[str],
     max_new_tokens: int,
     batch_size: int = 16,
-    with_logprobs: bool = False,
+    how: Decoding = GREEDY,
     progress: Callable[[int], None] | None = None,
 ) -> list[Generation]:
-    """Answer rendered prompts greedily, in their order; stops at the model's stop tokens.
+    """Answer rendered prompts, in their order; stops at the model's stop tokens.
 
     Batches are padded on the left and sorted by length, the longest first, so that memory runs out at once or not at
     all; a batch that does not fit on the GPU is halved. `text` is what was produced before the stop token, as it is.
@@ -53,10 +69,11 @@ def generate(
     was_training = model.training
     model.eval()
     try:
+        _seed(how)
         at, size = 0, max(1, batch_size)
         while at < len(order):
             batch = order[at : at + size]
-            answers = _answer(model, tokenizer, [ids[i] for i in batch], max_new_tokens, with_logprobs)
+            answers = _answer(model, tokenizer, [ids[i] for i in batch], max_new_tokens, how)
             if answers is None:
                 if size == 1:
                     raise TrainingError("out of memory: one prompt alone does not fit", fix="take shorter passages")
@@ -73,7 +90,7 @@ def generate(
 
 
 def _answer(
-    model: Any, tokenizer: Any, batch: list[list[int]], max_new_tokens: int, with_logprobs: bool
+    model: Any, tokenizer: Any, batch: list[list[int]], max_new_tokens: int, how: Decoding
 ) -> list[Generation] | None:
     """One batch of token ids -> its answers; None where the GPU's memory does not hold it."""
     import torch
@@ -85,16 +102,21 @@ def _answer(
     ids = torch.tensor([[pad] * (width - len(one)) + one for one in batch], device=model.device)
     mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in batch], device=model.device)
     recorder = _Recorder()
+    processors = [how.constrain(width)] if how.constrain else []
+    processors += [recorder] if how.with_logprobs else []
+    # the whole distribution is drawn from: shares of samples then estimate the model's own probabilities
+    drawn = {"temperature": how.temperature, "top_k": 0, "top_p": 1.0} if how.temperature else {}
     try:
         with torch.no_grad():
             out = model.generate(
                 input_ids=ids,
                 attention_mask=mask,
                 max_new_tokens=max_new_tokens,
-                do_sample=False,
+                do_sample=bool(how.temperature),
                 use_cache=True,
                 pad_token_id=pad,
-                logits_processor=LogitsProcessorList([recorder] if with_logprobs else []),
+                logits_processor=LogitsProcessorList(processors),
+                **drawn,
             )
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
@@ -103,6 +125,13 @@ def _answer(
     return [
         _cut(tokenizer, row, logprobs[i] if logprobs else None, stop) for i, row in enumerate(out[:, width:].tolist())
     ]
+
+
+def _seed(how: Decoding) -> None:
+    if how.temperature:
+        import torch
+
+        torch.manual_seed(how.seed)
 
 
 def _cut(tokenizer: Any, row: list[int], logprobs: list[float] | None, stop: set[int]) -> Generation:

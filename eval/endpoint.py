@@ -1,0 +1,313 @@
+"""Answers over an OpenAI-compatible chat-completions endpoint: vLLM, `transformers serve`, a hosted model.
+
+Messages go over as they are: the server writes the prompt, as it will for the product. The key comes from the
+environment (`TUTELAGE_API_KEY`) and goes nowhere but into the request's header.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from curate.behaviour import Behaviour
+from curate.errors import EndpointError
+from curate.files import sha256_text
+from curate.manifest import Input
+from eval.answering import confidence_from
+from eval.subject import LIKELIEST, Manner, Side, run_input
+
+if TYPE_CHECKING:
+    from train.rendering import Message
+    from train.run import Run
+
+KEY = "TUTELAGE_API_KEY"
+ATTEMPTS = 6
+LONGEST_WAIT_SECONDS = 60.0
+TIMEOUT = httpx.Timeout(600.0, connect=10.0)  # an answer may have to wait for others
+
+
+@dataclass(frozen=True)
+class Served:
+    """Where models are served and by which names. `base_model` is the base beside the tuned one, where there is one."""
+
+    url: str
+    model: str | None = None
+    base_model: str | None = None
+    concurrency: int = 8
+    logprobs: bool = True
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer. `tokens` are the bytes of its tokens, `logprobs` theirs in nats; None where the server gave none."""
+
+    text: str
+    finished: bool
+    seconds: float
+    count: int | None
+    tokens: tuple[bytes, ...] | None = None
+    logprobs: tuple[float, ...] | None = None
+
+
+class Endpoint:
+    """A served model, asked like a `Subject`. A refused, late or failed request is sent again, with longer waits."""
+
+    def __init__(
+        self,
+        name: str,
+        served: Served,
+        run: Run | None = None,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.name = name
+        self.run = run
+        self.served = served
+        self.url = base_url(served.url)
+        self._sleep = sleep
+        self._key = os.environ.get(KEY, "").strip()
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        self._client = httpx.Client(headers=headers, timeout=TIMEOUT, transport=transport)
+        self.model = served.model or self._only_model()
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """The base can be asked where the server has it under a name of its own."""
+        return ("tuned", "base") if self.served.base_model else ("tuned",)
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The messages as JSON: here a prompt is what goes over the wire."""
+        return json.dumps(list(messages), ensure_ascii=False)
+
+    def longest(self, texts: Sequence[str]) -> int:
+        """Tokens of the longest text at most, counted without a tokenizer: two bytes a token is few for any text."""
+        return max((len(text.encode()) // 2 for text in texts), default=0)
+
+    def answer(
+        self, side: Side, prompts: Sequence[str], max_new_tokens: int, manner: Manner = LIKELIEST
+    ) -> list[Reply]:
+        """Answers in the order of the prompts, `concurrency` at a time. Raises `EndpointError`."""
+        model = self.model if side == "tuned" else str(self.served.base_model)
+
+        def ask(prompt: str) -> Reply:
+            return self._reply(self._body(model, prompt, max_new_tokens, manner), bool(manner.temperature))
+
+        with ThreadPoolExecutor(self.served.concurrency) as pool:
+            asked = [pool.submit(ask, prompt) for prompt in prompts]
+            try:
+                return [one.result() for one in asked]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def confidence(self, behaviour: Behaviour, answer: Reply) -> float | None:
+        """The same number as in process: see `answering.confidence_of`."""
+        if answer.logprobs is None or answer.tokens is None:
+            return None
+        places = place_tokens(answer.text, answer.tokens)
+        if places is None:
+            return None
+
+        def within(span: tuple[int, int]) -> list[int]:
+            return [i for i, (start, end) in enumerate(places) if start < span[1] and end > span[0]]
+
+        return confidence_from(behaviour, answer.text, answer.logprobs[: len(places)], within)
+
+    def input(self, directory: Path) -> tuple[str, Input]:
+        """The run it serves, else the served name. The address is hashed: a report may go where it must not."""
+        if self.run:
+            return run_input(self.run, directory)
+        return "model", Input(path=f"endpoint:{self.model}", sha256=sha256_text(f"{self.url} {self.model}"))
+
+    def binding(self, schema: Any) -> dict[str, Any]:
+        """The server binds outputs by an engine of its own; some servers ignore that they were asked to."""
+        return {"engine": "the server's", "ignored": None}
+
+    def facts(self) -> dict[str, str]:
+        """What decides its answers, as a report names it."""
+        named = {"Served model": self.model}
+        return named | ({"Served base": self.served.base_model} if self.served.base_model else {})
+
+    def _body(self, model: str, prompt: str, max_new_tokens: int, manner: Manner) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": model,
+            "messages": json.loads(prompt),
+            "max_tokens": max_new_tokens,
+            "temperature": manner.temperature,
+            "seed": manner.seed,
+        }
+        if self.served.logprobs and not manner.temperature:
+            body["logprobs"] = True
+        if manner.schema is not None:
+            wanted = {"name": "output", "schema": manner.schema, "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": wanted}
+        return body
+
+    def _reply(self, body: dict[str, Any], drawn: bool) -> Reply:
+        begun = time.perf_counter()
+        document = self._send("POST", "/chat/completions", body)
+        reply = read_reply(document, time.perf_counter() - begun)
+        if reply is None:
+            raise EndpointError(
+                f"this is no chat completion: {self._shown(json.dumps(document))}",
+                where=self.url,
+                fix="name the address under which /chat/completions stands, as in http://localhost:8000/v1",
+            )
+        if self.served.logprobs and not drawn and reply.logprobs is None and reply.text:
+            raise EndpointError(
+                "the server gives no log-probabilities, so there is no confidence and no calibration",
+                where=self.url,
+                fix="take confidence from drawn answers (--samples 5), or go without (--no-logprobs)",
+            )
+        return reply
+
+    def _only_model(self) -> str:
+        document = self._send("GET", "/models", None)
+        listed = document.get("data") if isinstance(document, dict) else None
+        names = [str(one.get("id")) for one in listed or [] if isinstance(one, dict) and one.get("id")]
+        if len(names) != 1:
+            shown = ", ".join(names[:10]) or "none"
+            raise EndpointError(f"which model? The server has: {shown}", where=self.url, fix="name one with --model")
+        return names[0]
+
+    def _send(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+        """The JSON that came back; raises `EndpointError` where it did not after all attempts."""
+        last = ""
+        for attempt in range(ATTEMPTS):
+            wait = min(LONGEST_WAIT_SECONDS, 0.5 * 2**attempt)
+            try:
+                response = self._client.request(method, self.url + path, json=body)
+            except httpx.TransportError as error:
+                last = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            except httpx.InvalidURL as error:
+                raise EndpointError(f"this is no address: {error}", where=self.url) from None
+            else:
+                if response.is_success:
+                    return _json(response, self.url)
+                last = f"HTTP {response.status_code}: {self._shown(response.text)}"
+                if response.status_code not in (408, 409, 429) and response.status_code < 500:
+                    raise self._refused(response.status_code, last)
+                wait = max(wait, _retry_after(response))
+            if attempt + 1 < ATTEMPTS:
+                self._sleep(min(wait, LONGEST_WAIT_SECONDS))
+        fix = "see that the server runs and the address is right; the same command goes on where this one stopped"
+        raise EndpointError(f"no answer after {ATTEMPTS} attempts: {self._shown(last)}", where=self.url, fix=fix)
+
+    def _refused(self, status: int, said: str) -> EndpointError:
+        if status in (401, 403):
+            key = f"the key in {KEY} is not accepted" if self._key else f"put the key into the environment as {KEY}"
+            return EndpointError(f"the server lets nobody in without a right key ({said})", where=self.url, fix=key)
+        fix = "name a model that the server has, with --model" if status == 404 else "see what the server says"
+        return EndpointError(f"the server refuses the request: {said}", where=self.url, fix=fix)
+
+    def _shown(self, text: str) -> str:
+        """What a server said, on one line, cut, and without the key should it echo it."""
+        shown = " ".join(text.split())
+        return (shown.replace(self._key, "***") if self._key else shown)[:300]
+
+
+def base_url(given: str) -> str:
+    """The address under which /chat/completions stands: `http://host:8000` means `http://host:8000/v1`."""
+    parts = urlsplit(given)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise EndpointError(f"{given!r} is no http address", fix="as in --endpoint http://localhost:8000/v1")
+    if parts.username or parts.password:
+        raise EndpointError("an address must hold no password: it gets into logs", fix=f"put a key into {KEY}")
+    path = parts.path.rstrip("/").removesuffix("/chat/completions") or "/v1"
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def _json(response: httpx.Response, url: str) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        fix = "name the address of the API, as in http://localhost:8000/v1"
+        raise EndpointError("what came back is not JSON", where=url, fix=fix) from None
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Seconds the server asks to wait; 0 where it does not say so in seconds."""
+    try:
+        return max(0.0, float(response.headers.get("retry-after", "0")))
+    except ValueError:
+        return 0.0
+
+
+def read_reply(document: Any, seconds: float) -> Reply | None:
+    """A chat completion as a `Reply`; None where it is none. No content (a refusal, only thoughts) is an empty text."""
+    try:
+        choice = document["choices"][0]
+        text = choice["message"].get("content") or ""
+        count = (document.get("usage") or {}).get("completion_tokens")
+        listed = (choice.get("logprobs") or {}).get("content")
+        found = [(_bytes(one), float(one["logprob"])) for one in listed] if listed else None
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
+        return None
+    if not isinstance(text, str):
+        return None
+    tokens = tuple(one for one, _ in found) if found else None
+    logprobs = tuple(one for _, one in found) if found else None
+    finished = choice.get("finish_reason") != "length"
+    return Reply(text, finished, seconds, count if isinstance(count, int) else None, tokens, logprobs)
+
+
+def _bytes(entry: dict[str, Any]) -> bytes:
+    given = entry.get("bytes")
+    return bytes(given) if given is not None else str(entry["token"]).encode()
+
+
+def place_tokens(text: str, tokens: Sequence[bytes]) -> list[tuple[int, int]] | None:
+    """Characters [start, end) of each token in `text`; what comes after the text (a stop token) has no place.
+
+    A token that ends inside a character reaches to that character's end. Where servers spell such pieces as U+FFFD, the
+    pieces share the characters up to the next token that can be found. None where tokens and text do not go together.
+    """
+    whole, at = text.encode(), 0
+    places: list[tuple[int, int]] = []
+    for token in tokens:
+        if at >= len(whole):
+            return places
+        if not whole.startswith(token, at):
+            return _place_loosely(text, tokens)
+        start, end = at, at + len(token)
+        places.append((_characters(whole, start, False), _characters(whole, end, True)))
+        at = end
+    return places if at >= len(whole) else None
+
+
+def _characters(whole: bytes, at: int, up: bool) -> int:
+    """Characters before a byte; that of a byte inside a character counts where `up`."""
+    count = len(whole[:at].decode("utf-8", errors="ignore"))
+    inside = at < len(whole) and 0x80 <= whole[at] < 0xC0
+    return count + 1 if inside and up else count
+
+
+def _place_loosely(text: str, tokens: Sequence[bytes]) -> list[tuple[int, int]] | None:
+    places: list[tuple[int, int]] = []
+    waiting, at = 0, 0  # tokens whose end is not known yet begin at `at`
+    for token in tokens:
+        if at >= len(text) and not waiting:
+            break
+        spelled = token.decode("utf-8", errors="replace")
+        if "\ufffd" in spelled or not spelled:
+            waiting += 1
+            continue
+        found = text.find(spelled, at)
+        if found < 0:
+            rest = [(at, len(text))] * waiting if waiting else []
+            return [*places, *rest] if waiting else None
+        if found > at and not waiting:
+            return None
+        places += [(at, found)] * waiting + [(found, found + len(spelled))]
+        waiting, at = 0, found + len(spelled)
+    places += [(at, len(text))] * waiting
+    return places if at >= len(text) or waiting else None

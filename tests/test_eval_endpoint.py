@@ -1,0 +1,303 @@
+"""Answering over an OpenAI-compatible endpoint: sent again when it must be, clear when it cannot, the same numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import eval_cases
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curate.errors import EndpointError
+from eval.endpoint import ATTEMPTS, KEY, Endpoint, Reply, Served, base_url, place_tokens, read_reply
+from eval.subject import Manner
+
+URL = "http://server.test/v1"
+TEXT = '{"status": "answered", "answer": "ink", "citations": ["p1"]}'
+ASKED = json.dumps([{"role": "user", "content": "colour?"}])
+
+
+def completion(text: str = TEXT, finish: str = "stop", logprobs: dict[int, float] | None = None) -> dict[str, Any]:
+    """A chat completion whose tokens are single characters, with a stop token at the end."""
+    given_ = logprobs or {}
+    content = [
+        {"token": one, "bytes": list(one.encode()), "logprob": given_.get(i, 0.0)}
+        for i, one in enumerate([*text, "<|im_end|>"])
+    ]
+    choice = {
+        "message": {"role": "assistant", "content": text},
+        "finish_reason": finish,
+        "logprobs": {"content": content},
+    }
+    return {"choices": [choice], "usage": {"completion_tokens": len(content)}}
+
+
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+def endpoint(handler: Handler, waits: list[float] | None = None, **served: Any) -> Endpoint:
+    settings = {"url": URL, "model": "tuned", **served}
+    waited = [] if waits is None else waits
+    return Endpoint("e", Served(**settings), None, httpx.MockTransport(handler), waited.append)
+
+
+def test_the_request_is_greedy_seeded_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, "secret-key")
+    seen: list[tuple[Any, Any]] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append((json.loads(request.content), request.headers.get("authorization")))
+        return httpx.Response(200, json=completion())
+
+    asked = endpoint(handler, base_model="plain")
+    asked.answer("tuned", [ASKED], 77)
+    asked.answer("base", [ASKED], 77, Manner(1.0, 5))
+    asked.answer("tuned", [ASKED], 77, Manner(schema={"type": "object"}))
+    message = [{"role": "user", "content": "colour?"}]
+    common = {"messages": message, "max_tokens": 77}
+    greedy = {"model": "tuned", **common, "temperature": 0.0, "seed": 0, "logprobs": True}
+    bound = {"type": "json_schema", "json_schema": {"name": "output", "schema": {"type": "object"}, "strict": True}}
+    assert [body for body, _ in seen] == [
+        greedy,
+        {"model": "plain", **common, "temperature": 1.0, "seed": 5},
+        {**greedy, "response_format": bound},
+    ]
+    assert {key for _, key in seen} == {"Bearer secret-key"}
+
+
+def test_answers_stand_in_the_order_of_the_questions() -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        number = int(json.loads(request.content)["messages"][0]["content"])
+        time.sleep(0.02 if number % 3 == 0 else 0)
+        return httpx.Response(200, json=completion(str(number)))
+
+    prompts = [json.dumps([{"role": "user", "content": str(i)}]) for i in range(40)]
+    found = endpoint(handler, concurrency=7).answer("tuned", prompts, 5)
+    assert [one.text for one in found] == [str(i) for i in range(40)]
+    assert found[0].seconds >= 0.02
+    assert found[0].count == 2
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_what_passes_is_sent_again_after_a_wait(status: int) -> None:
+    replies = iter([httpx.Response(status), httpx.Response(status), httpx.Response(200, json=completion())])
+    waits: list[float] = []
+    assert endpoint(lambda _: next(replies), waits).answer("tuned", [ASKED], 5)[0].text == TEXT
+    assert waits == [0.5, 1.0]
+
+
+def test_the_servers_own_wait_is_kept_within_reason() -> None:
+    asked = ["7", "99999", "Wed, 21 Oct 2037 07:28:00 GMT"]
+    replies = iter([*(httpx.Response(429, headers={"retry-after": one}) for one in asked)])
+    waits: list[float] = []
+    endpoint(lambda _: next(replies, httpx.Response(200, json=completion())), waits).answer("tuned", [ASKED], 5)
+    assert waits == [7.0, 60.0, 2.0]
+
+
+@pytest.mark.parametrize("error", [httpx.ReadTimeout("slow"), httpx.ConnectError("refused"), httpx.ReadError("cut")])
+def test_a_broken_line_is_tried_again_and_then_said(error: Exception) -> None:
+    calls: list[float] = []
+    waits: list[float] = []
+
+    def handler(_: httpx.Request) -> httpx.Response:
+        calls.append(0)
+        raise error
+
+    with pytest.raises(EndpointError, match=f"no answer after {ATTEMPTS} attempts: {type(error).__name__}") as caught:
+        endpoint(handler, waits).answer("tuned", [ASKED], 5)
+    assert caught.value.where == URL
+    assert "goes on where this one stopped" in str(caught.value)
+    assert len(calls) == ATTEMPTS
+    assert waits == [0.5, 1.0, 2.0, 4.0, 8.0]
+
+
+def test_nobody_is_let_in_without_the_key_and_the_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(401, text=f"bad key {request.headers.get('authorization')}")
+
+    monkeypatch.delenv(KEY, raising=False)
+    waits: list[float] = []
+    with pytest.raises(EndpointError, match="put the key into the environment as TUTELAGE_API_KEY"):
+        endpoint(handler, waits).answer("tuned", [ASKED], 5)
+    assert not waits, "asking again does not help"
+    monkeypatch.setenv(KEY, "secret-key")
+    with pytest.raises(EndpointError, match="is not accepted") as caught:
+        endpoint(handler).answer("tuned", [ASKED], 5)
+    assert "secret" not in str(caught.value)
+    assert "***" in str(caught.value)
+
+
+def test_a_server_without_logprobs_is_said_or_done_without() -> None:
+    def handler(_: httpx.Request) -> httpx.Response:
+        reply = completion()
+        reply["choices"][0]["logprobs"] = None
+        return httpx.Response(200, json=reply)
+
+    with pytest.raises(EndpointError, match="no log-probabilities") as caught:
+        endpoint(handler).answer("tuned", [ASKED], 5)
+    assert "--samples 5" in str(caught.value)
+    silent = endpoint(handler, logprobs=False)
+    reply = silent.answer("tuned", [ASKED], 5)[0]
+    assert silent.confidence(eval_cases.behaviour(), reply) is None
+    assert endpoint(handler).answer("tuned", [ASKED], 5, Manner(1.0))[0].text == TEXT, "a draw needs none"
+
+
+@pytest.mark.parametrize(
+    "body", ["<html>", "[]", "{}", '{"choices": []}', '{"choices": [{"message": {"content": 5}}]}']
+)
+def test_what_is_no_completion_is_said(body: str) -> None:
+    with pytest.raises(EndpointError, match=r"not JSON|no chat completion"):
+        endpoint(lambda _: httpx.Response(200, text=body)).answer("tuned", [ASKED], 5)
+
+
+def test_a_refused_request_shows_what_the_server_says() -> None:
+    with pytest.raises(EndpointError, match="HTTP 400: too long"):
+        endpoint(lambda _: httpx.Response(400, text="too\nlong")).answer("tuned", [ASKED], 5)
+    with pytest.raises(EndpointError, match="--model"):
+        endpoint(lambda _: httpx.Response(404, text="no such model")).answer("tuned", [ASKED], 5)
+
+
+def test_the_only_model_is_taken_and_one_of_many_is_asked_for() -> None:
+    def serving(*names: str) -> Handler:
+        return lambda _: httpx.Response(200, json={"data": [{"id": name} for name in names]})
+
+    assert endpoint(serving("one"), model=None).model == "one"
+    with pytest.raises(EndpointError, match="The server has: one, two"):
+        endpoint(serving("one", "two"), model=None)
+    with pytest.raises(EndpointError, match="The server has: none"):
+        endpoint(serving(), model=None)
+
+
+@pytest.mark.parametrize(
+    ("given_", "wanted"),
+    [
+        ("http://h:8000", "http://h:8000/v1"),
+        ("http://h:8000/", "http://h:8000/v1"),
+        ("https://h/openai/v1/", "https://h/openai/v1"),
+        ("http://h/v1/chat/completions", "http://h/v1"),
+    ],
+)
+def test_an_address_may_be_short_or_long(given_: str, wanted: str) -> None:
+    assert base_url(given_) == wanted
+
+
+@pytest.mark.parametrize("given_", ["localhost:8000", "ftp://h/v1", "", "http://user:pass@h/v1", "http://"])
+def test_a_bad_address_is_refused(given_: str) -> None:
+    with pytest.raises(EndpointError):
+        base_url(given_)
+
+
+def test_confidence_is_that_of_the_answers_value() -> None:
+    at = TEXT.index("ink")
+    logprobs = {0: -5.0, at - 1: -4.0, at: math.log(0.5), at + 1: math.log(0.8), at + 3: -3.0, len(TEXT): -9.0}
+    reply = read_reply(completion(logprobs=logprobs), 0.1)
+    assert reply is not None
+    found = endpoint(lambda _: httpx.Response(200)).confidence(eval_cases.behaviour(), reply)
+    assert found == pytest.approx(0.4 ** (1 / 3), abs=1e-6)
+
+
+@given(st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=12), st.data())
+def test_tokens_are_placed_byte_for_byte(text: str, data: st.DataObject) -> None:
+    whole = text.encode()
+    cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(whole) - 1)), max_size=5)))
+    tokens = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True) if a < b]
+    places = place_tokens(text, [*tokens, b"<|im_end|>"])
+    assert places is not None
+    assert len(places) == len(tokens)
+    for (start, end), token in zip(places, tokens, strict=True):
+        assert token in text[start:end].encode()
+        assert len(text[start:end].encode()) <= len(token) + 6, "no more than the characters it touches"
+    assert places[0][0] == 0
+    assert places[-1][1] == len(text)
+
+
+def test_pieces_spelled_as_replacement_characters_share_their_characters() -> None:
+    broken = "\ufffd".encode()
+    assert place_tokens("aüb", [b"a", broken, broken, b"b", b"<end>"]) == [(0, 1), (1, 2), (1, 2), (2, 3)]
+    assert place_tokens("aü", [b"a", broken, broken]) == [(0, 1), (1, 2), (1, 2)]
+    assert place_tokens("abc", [b"a", b"x"]) is None
+    assert place_tokens("abc", [b"a"]) is None
+
+
+def test_an_interrupt_stops_the_rest() -> None:
+    asked: list[int] = []
+
+    def handler(_: httpx.Request) -> httpx.Response:
+        asked.append(0)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return httpx.Response(200, json=completion())
+
+    with pytest.raises(KeyboardInterrupt):
+        endpoint(handler, concurrency=1).answer("tuned", [ASKED] * 50, 5)
+    assert len(asked) < 50
+
+
+def test_no_content_is_an_empty_text() -> None:
+    reply = read_reply({"choices": [{"message": {"content": None}, "finish_reason": "length"}]}, 0.5)
+    assert reply == Reply("", False, 0.5, None)
+
+
+BASE = Path(__file__).parent.parent / "recipes/demo/base"
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[str]:
+    """A real `transformers serve` with the demo's base; its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("transformers")), "serve", str(BASE), "--device", "cpu"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, env=environment)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            assert process.poll() is None, "the server ended"
+            try:
+                if httpx.get(f"{url}/health", timeout=1).status_code < 500:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.2)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.mark.slow
+def test_a_real_server_answers_as_in_process(served: str) -> None:
+    from tutelage_recipes.demo import world
+
+    from eval.subject import Subject
+    from train.recipe import Base
+
+    conversations = [
+        [
+            {"role": "system", "content": world.SUPPORT_SYSTEM},
+            {"role": "user", "content": world.support_prompt(trace)},
+        ]
+        for trace in world.traces(17, 24)
+    ]
+    inside = Subject("demo", Base(model=str(BASE)), None, "cpu")
+    outside = Endpoint("demo", Served(served, str(BASE), logprobs=False))
+    wanted = inside.answer("tuned", [inside.render(one) for one in conversations], 60)
+    found = outside.answer("tuned", [outside.render(one) for one in conversations], 60)
+    assert [one.text for one in found] == [one.text for one in wanted]
+    assert [one.finished for one in found] == [one.finished for one in wanted]
+    with pytest.raises(EndpointError, match="no log-probabilities"):
+        Endpoint("demo", Served(served, str(BASE))).answer("tuned", [outside.render(conversations[0])], 5)
+    with pytest.raises(EndpointError, match="pinned to"):
+        Endpoint("demo", Served(served, "another")).answer("tuned", [outside.render(conversations[0])], 5)

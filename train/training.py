@@ -255,6 +255,9 @@ def _write(opened: Opened, recipe: Path, prepared: Prepared, model: Any, details
     with atomic_directory(directory / ADAPTER) as temporary:
         model.save_pretrained(str(temporary), safe_serialization=True)
         (temporary / "README.md").unlink(missing_ok=True)  # PEFT's empty card
+        config = read_json(temporary / "adapter_config.json")
+        if isinstance(config["target_modules"], list):  # PEFT writes a set, in another order in every process
+            write_json(temporary / "adapter_config.json", config | {"target_modules": sorted(config["target_modules"])})
     write_items(directory / RETENTION, prepared.retention)
     shutil.copyfile(recipe, directory / RECIPE)
     files = {name: one for name, one in hash_files(directory).items() if not name.startswith(f"{CHECKPOINTS}/")}

@@ -180,7 +180,7 @@ def unanswerable(ctx: click.Context, share: float, how: How, seed: int, as_json:
     behaviour = load_behaviour(place.behaviour)
     with place.lock():
         pairs = read_pairs(place.pairs)
-        twins = make_twins(pairs, behaviour, share, how, seed)
+        twins = make_twins(pairs, behaviour, share, how, seed, lambda some, most: progress(some, "making twins", most))
         if twins.made:
             merge_locked(place, twins.made)
     silent = sum(not behaviour.is_answerable(pair) for pair in pairs) + len(twins.made)

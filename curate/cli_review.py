@@ -220,7 +220,7 @@ def status(ctx: click.Context, as_json: bool) -> None:
     behaviour = load_behaviour(place.behaviour)
     state = review_state(place, behaviour=behaviour)
     if state.terms is None:
-        raise ReviewError("nothing was pushed from here", where=str(place.root), fix="tutelage curate push")
+        raise ReviewError("nothing was pushed from here", where=str(place.root.resolve()), fix="tutelage curate push")
     document = status_document(state, state.terms, behaviour, FRACTIONS["test"])
     emit(document, status_text(document, state.reviewers), as_json)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.behaviour import Behaviour
+from curate.console import progress
 from curate.errors import PairError
 from curate.files import canonical_json
 from curate.mapping import Plan, sources_of, to_pair, unfound
@@ -79,7 +80,7 @@ def read_files(paths: Sequence[Path], plan: Plan, behaviour: Behaviour) -> Readi
 def _all_records(paths: Iterable[Path]) -> Iterable[Record | Unreadable]:
     for path in paths:
         empty = True
-        for one in read_records(path):
+        for one in progress(read_records(path), f"reading {path.name}"):
             empty = False
             yield one
         if empty:

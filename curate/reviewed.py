@@ -105,7 +105,7 @@ def require_review(workspace: Workspace, unreviewed: bool) -> None:
     if not unreviewed and read_terms(workspace) is None:
         raise WorkspaceError(
             "nobody has reviewed these pairs",
-            where=str(workspace.root),
+            where=str(workspace.root.resolve()),
             fix="let people review them (tutelage curate serve, then push), or release them as they are with"
             " --unreviewed: the manifest and the dataset card will say so",
         )

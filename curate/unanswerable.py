@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -43,9 +43,16 @@ def twins_wanted(total: int, unanswerable: int, share: float) -> int:
 
 
 def make_twins(
-    pairs: Sequence[Pair], behaviour: Behaviour, share: float = 0.3, how: How = "swap", seed: int = 17
+    pairs: Sequence[Pair],
+    behaviour: Behaviour,
+    share: float = 0.3,
+    how: How = "swap",
+    seed: int = 17,
+    watch: Callable[[Iterable[Pair], int], Iterable[Pair]] | None = None,
 ) -> Twins:
     """Twins of answerable pairs until the unanswerable make up `share` (below 1); the same for the same arguments.
+
+    `watch` is given the pairs to go through and how many twins are wanted, and passes the pairs on: a progress bar.
 
     A pair that has a twin of the same kind already makes none again, so a second run adds nothing. Raises
     `BehaviourError` where the behaviour has no abstention.
@@ -60,7 +67,7 @@ def make_twins(
     free = [pair for pair in answerable if pair.id not in have]
     order = sorted(free, key=lambda pair: (sha256_text(f"{seed}:{pair.id}"), pair.id))
     maker = _Maker(pairs, behaviour, Distractors(pairs, (pair.question for pair in order), seed))
-    for turn, pair in enumerate(order):
+    for turn, pair in enumerate(watch(order, min(twins.wanted, len(order))) if watch else order):
         if len(twins.made) >= twins.wanted:
             break
         try:

@@ -30,8 +30,8 @@ class Workspace:
         if not self.behaviour.is_file():
             raise WorkspaceError(
                 "this is no workspace: it has no behaviour.yaml",
-                where=str(self.root),
-                fix=f"tutelage init {self.root}, or name the workspace: tutelage -C DIR …",
+                where=str(self.root.resolve()),
+                fix=f"tutelage init {self.root.resolve()}, or name the workspace: tutelage -C DIR …",
             )
         return self
 
@@ -44,11 +44,11 @@ class Workspace:
         except Timeout:
             raise WorkspaceError(
                 "another tutelage command is writing here",
-                where=str(self.root),
+                where=str(self.root.resolve()),
                 fix="wait for it to end, then run this command again",
             ) from None
         except (OSError, NotImplementedError) as error:  # read-only, full, or a file system without locks
-            raise unwritable(self.root, error) from error
+            raise unwritable(self.root.resolve(), error) from error
         try:
             yield
         finally:

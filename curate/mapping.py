@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -143,7 +144,8 @@ def _renumber(passages: Sequence[dict[str, Any]]) -> dict[str, str]:
     for number, passage in enumerate(passages, start=1):
         old, passage["id"] = passage["id"], f"p{number}"
         renamed[old] = passage["id"]
-        passage["source"] = passage["source"] or old
+        # A number says nothing about where a passage is from, and would make one document of every first passage.
+        passage["source"] = passage.get("source") or (None if re.fullmatch(r"p?\d+", old) else old)
     return renamed
 
 

@@ -207,6 +207,16 @@ def test_parts_of_an_output_stand_in_one_order():
     )
 
 
+def test_renumbered_passages_keep_their_names_as_sources_but_numbers_are_none():
+    plan = parse_plan(["passages=documents"], [], False, True)
+    rows = (["x", "y"], [{"text": "x"}, {"id": 2, "text": "y"}], [{"id": "a.md#1", "text": "x"}])
+    pairs = [
+        to_pair(Record("f", 1, {"question": "A?", "output": {}, "documents": row}), plan, BEHAVIOUR) for row in rows
+    ]
+    assert [[one.source for one in pair.passages] for pair in pairs] == [[None, None], [None, None], ["a.md#1"]]
+    assert [[one.id for one in pair.passages] for pair in pairs] == [["p1", "p2"], ["p1", "p2"], ["p1"]]
+
+
 def test_a_hallucinated_answer_becomes_the_abstention():
     pair = pair_of({**TRACE, "accepted_answers": [], "gold_doc": None})
     assert pair.output == UNKNOWN

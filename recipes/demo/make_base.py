@@ -1,4 +1,4 @@
-"""Build the demo's base model: `python -m recipes.demo.make_base --out DIR`."""
+"""Build the demo's base model: `python -m tutelage_recipes.demo.make_base --out DIR`."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ from .world import SUPPORT_SYSTEM, support_prompt, traces
 EVALUATION = "evaluation.json"
 
 
-@click.command(epilog="Example: python -m recipes.demo.make_base --out base")
+@click.command(epilog="Example: python -m tutelage_recipes.demo.make_base --out base")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the model.")
 @click.option("--steps", type=int, default=None, help="Training steps (default: those of the shipped base).")
 @click.option("--seed", type=int, default=None, help="Seed of weights and data.")
@@ -45,7 +45,7 @@ def main(out: Path, steps: int | None, seed: int | None, threads: int, items: in
     )
     training.save(model, tokenizer, out)
     results = {
-        "command": "python -m recipes.demo.make_base " + " ".join(sys.argv[1:]),
+        "command": "python -m tutelage_recipes.demo.make_base " + " ".join(sys.argv[1:]),
         "settings": vars(settings),
         "training_seconds": round(time.monotonic() - started),
         "parameters": model.num_parameters(),
@@ -67,7 +67,7 @@ def evaluate(folder: Path, items: int) -> dict[str, Any]:
     rng = random.Random("evaluation")
     reading: dict[str, float] = {}
     for task in TASKS:
-        contexts = [context(rng, rng.randint(1, 3), 2) for _ in range(items // 2)]
+        contexts = [context(rng, rng.randint(1, 4), 1) for _ in range(items)]
         turns = [(ctx.text, *task(rng, ctx)) for ctx in contexts]
         said_all = generate(folder, [(None, f"{text}\n{asked}") for text, asked, _ in turns])
         reading[task.__name__] = _share([said == want for said, (_, _, want) in zip(said_all, turns, strict=True)])

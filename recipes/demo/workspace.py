@@ -43,7 +43,7 @@ def make_workspace(root: Path, pairs: int = 1600, items_per_set: int = 500) -> N
         with atomic_directory(root / "base") as temporary:
             shutil.copytree(HERE / "base", temporary, dirs_exist_ok=True)
     _write_lines(root / "rag-log.jsonl", traces(SEED, pairs))
-    _write_lines(root / "rehearsal.jsonl", general(SEED, 400, held_out=False))
+    _write_lines(root / "rehearsal.jsonl", general(SEED, 600, held_out=False))
     sets = len({item["set"] for item in general(SEED, 50, held_out=True)})
     _write_lines(root / "retention.jsonl", general(SEED, sets * items_per_set, held_out=True))
 

@@ -9,13 +9,15 @@ from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from curate.power import COUNTED, errorless_n
+
 if TYPE_CHECKING:
     from curate.behaviour import Behaviour
 
 Ratings = Mapping[str, Mapping[str, str]]  # unit (a pair) -> reviewer -> value
 
 _DRAWS, _SEED = 2000, 17
-_Z_TWO_SIDED, _Z_ONE_SIDED = 1.959963984540054, 1.6448536269514722
+_Z_TWO_SIDED = 1.959963984540054
 _SLOW_SECONDS = 15 * 60  # a longer pause is a break, not a review
 
 
@@ -157,23 +159,6 @@ def stand_out(name: str, agreement: Mapping[str, Rate], seconds: Mapping[str, fl
     return tuple(said)
 
 
-_ON_ANSWERABLE = {"over_abstention_rate", "accuracy_when_answered"}
-_ON_UNANSWERABLE = {"hallucination_rate", "abstention_recall"}
-_NOT_ON_PAIRS = {"retention_drop", "coverage"}
-
-
-def least_pairs(bound: float, at_most: bool) -> int | None:
-    """The fewest test pairs with which a flawless model could pass a bound: Wilson's one-sided 95 % bound at no fault.
-
-    With no fault in n that bound is z² / (n + z²). None where no number of pairs is enough.
-    """
-    allowed = bound if at_most else 1 - bound
-    if allowed <= 0:
-        return None
-    squared = _Z_ONE_SIDED**2
-    return max(1, math.ceil(squared * (1 - allowed) / allowed - 1e-9))
-
-
 def pairs_wanted(
     behaviour: Behaviour, answerable: int, unanswerable: int, test_share: float
 ) -> dict[str, dict[str, int | None]]:
@@ -182,13 +167,12 @@ def pairs_wanted(
     `answerable` and `unanswerable` count the settled pairs; `test_share` is the share of them that a release tests on.
     """
     wanted: dict[str, dict[str, int | None]] = {}
-    for line, bound in behaviour.gate.items():
-        if line in _NOT_ON_PAIRS:
+    held = {None: answerable + unanswerable, True: answerable, False: unanswerable}
+    for line, kind in COUNTED.items():
+        bound = behaviour.gate.get(line)
+        if bound is None:
             continue
-        at_most = bound.at_most is not None
-        needed = least_pairs(bound.at_most if bound.at_most is not None else bound.at_least or 0.0, at_most)
-        have = answerable if line in _ON_ANSWERABLE else unanswerable if line in _ON_UNANSWERABLE else None
-        have = answerable + unanswerable if have is None else have
-        more = None if needed is None else max(0, math.ceil(needed / test_share - 1e-9) - have)
+        needed = errorless_n(1 - bound.at_least if bound.at_least is not None else bound.at_most or 0.0)
+        more = None if needed is None else max(0, math.ceil(needed / test_share - 1e-9) - held[kind])
         wanted[line] = {"test_pairs": needed, "settled_pairs_still_wanted": more}
     return wanted

@@ -161,7 +161,7 @@ def push(
     if done.foreign:
         say(f"{len(done.foreign)} records in Argilla belong to no pair any more; nothing is done to them.")
     if done.people:
-        say(f"New: {', '.join(done.people)}. Passwords: {place.root / '.argilla' / 'passwords.json'}")
+        say(f"New: {', '.join(done.people)}. Passwords: {place.root.resolve() / '.argilla' / 'passwords.json'}")
     emit(done.document(), text, as_json)
 
 

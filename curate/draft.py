@@ -13,11 +13,11 @@ from curate.errors import WorkspaceError
 from curate.files import sha256_text, sha256_value
 from curate.pairs import Pair
 from curate.parquet import encodable, json_text
-from curate.power import errorless_n
+from curate.power import COUNTED, errorless_n
 from curate.splits import SPLITS, Anchor, Assignment, GroupBy, Member, Split, assign, distance, tie
 
 if TYPE_CHECKING:
-    from curate.behaviour import Behaviour, Bound, GateLine
+    from curate.behaviour import Behaviour, Bound
 
 SCHEMA = "schema.json"
 Excluded = dict[str, str]  # pair, rule, message
@@ -169,19 +169,6 @@ def _nothing_left(pairs: Sequence[Pair], excluded: Sequence[Excluded]) -> str:
     counts = Counter(one["rule"] for one in excluded)
     said = ", ".join(f"{rule} {count}" for rule, count in sorted(counts.items()))
     return f"none of the {len(pairs)} pairs may be released ({said}); at least four are needed"
-
-
-# gate line -> the test pairs it counts: answerable ones, unanswerable ones or, at most, all
-COUNTED: dict[GateLine, bool | None] = {
-    "schema_adherence": None,
-    "hallucination_rate": False,
-    "abstention_recall": False,
-    "over_abstention_rate": True,
-    "abstention_precision": None,
-    "accuracy_when_answered": None,
-    "coverage": None,
-    "citation_validity": None,
-}
 
 
 def _too_few(behaviour: Behaviour, assignment: Assignment) -> list[str]:

@@ -39,9 +39,9 @@ def read_facts(workspace: Workspace) -> Facts:
 
 
 def reviewed_ids(workspace: Workspace) -> set[str]:
-    """The ids of the pairs that people reviewed, by the lines in `review/`; unreadable lines count for nothing."""
+    """The ids of the pairs that people settled, as of the last pull; unreadable lines count for nothing."""
     found = set()
-    for path in sorted(workspace.review.glob("*.jsonl")):
+    for path in workspace.review.glob("settled.jsonl"):
         for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
                 value = parse_json(line)

@@ -3,6 +3,22 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from curate.behaviour import GateLine
+
+# gate line -> the test pairs it counts: answerable ones, unanswerable ones or, at most, all
+COUNTED: dict[GateLine, bool | None] = {
+    "schema_adherence": None,
+    "hallucination_rate": False,
+    "abstention_recall": False,
+    "over_abstention_rate": True,
+    "abstention_precision": None,
+    "accuracy_when_answered": None,
+    "coverage": None,
+    "citation_validity": None,
+}
 
 
 def errorless_n(risk: float, delta: float = 0.05) -> int | None:

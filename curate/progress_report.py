@@ -6,6 +6,7 @@ from typing import Any
 
 from curate.agreement import Reviewer, pairs_wanted
 from curate.behaviour import Behaviour
+from curate.power import COUNTED
 from curate.review_log import ReviewState, Terms
 
 _WIDTH = 30
@@ -99,7 +100,6 @@ def _wanted(wanted: dict[str, dict[str, int | None]]) -> str:
         if more is None:
             lines.append(f"  {line:<24} no number of pairs is enough: the bound allows no error at all")
         else:
-            kind = {"hallucination_rate": " unanswerable", "abstention_recall": " unanswerable"}.get(line, "")
-            kind = kind or (" answerable" if line in ("over_abstention_rate", "accuracy_when_answered") else "")
+            kind = {None: "", True: " answerable", False: " unanswerable"}[COUNTED[line]]  # type: ignore[index]
             lines.append(f"  {line:<24} {more} more{kind}" + (f" (for {one['test_pairs']} in test)" if more else ""))
     return "\n".join(lines)

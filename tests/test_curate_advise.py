@@ -136,7 +136,7 @@ def test_reads_the_workspace(tmp_path: Path) -> None:
         ],
     )
     place.review.mkdir()
-    (place.review / "responses.jsonl").write_text(
+    (place.review / "settled.jsonl").write_text(
         '{"pair": "q1"}\n{"pair": "q1"}\nbroken\n{"id": "q2"}\n{"pair": "zz"}\n'
     )
     make_release(place)

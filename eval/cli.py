@@ -167,7 +167,10 @@ def find_report(ctx: click.Context, directory: Path) -> Path:
 @click.option("--no-logprobs", is_flag=True, help="With --endpoint: do without confidence and calibration.")
 @click.option("--samples", type=click.IntRange(2, 100), metavar="K", help="Confidence from agreement of K draws.")
 @click.option("--constrained", is_flag=True, help="Also answer with outputs bound to the schema, side by side.")
+@click.option("--tasks", metavar="A,B", help="Tasks of the lm-evaluation-harness that must not be forgotten.")
+@click.option("--tasks-path", type=Directory, help="A directory with tasks of your own for --tasks.")
 @click.option("--no-closed-book", is_flag=True, help="Do not ask again without passages.")
+@click.option("--slice", "slices", metavar="KEY", multiple=True, help="Also by each value of this key of `meta`.")
 @json_option
 @click.pass_context
 def run(
@@ -186,7 +189,10 @@ def run(
     no_logprobs: bool,
     samples: int | None,
     constrained: bool,
+    tasks: str | None,
+    tasks_path: Path | None,
     no_closed_book: bool,
+    slices: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Answer the test split with a run and with its base, score both, and write a report into reports/.
@@ -227,6 +233,9 @@ def run(
         samples=samples or 0,
         constrained=constrained,
         closed_book=not no_closed_book,
+        slices=slices,
+        tasks=tuple(one.strip() for one in (tasks or "").split(",") if one.strip()),
+        tasks_path=tasks_path,
         served=Served(endpoint, served_as, base_model, concurrency, not no_logprobs) if endpoint else None,
     )
     directory, scores = evaluate(workspace(ctx), request)

@@ -14,6 +14,7 @@ from curate.manifest import Input
 from curate.pairs import Pair
 from curate.release import Release
 from eval.answering import Job, Line, Question, agreement, answer_all
+from eval.harness import answer_tasks
 from eval.subject import LIKELIEST, Asked, Manner, Side, Subject
 
 if TYPE_CHECKING:
@@ -41,7 +42,10 @@ class Request:
     samples: int = 0
     constrained: bool = False
     closed_book: bool = True
+    tasks: tuple[str, ...] = ()
+    tasks_path: Path | None = None
     served: Served | None = None
+    slices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ def answer_everything(setting: Setting) -> Answers:
     jobs = plan(setting)
     with counting("answering", sum(len(job.questions) for job in jobs)) as progress:
         answers = {job.path.name: answer_all(job, progress) for job in jobs}
+    answers |= answer_tasks(setting)
     known = {TUNED, BASE, CALIBRATION, CLOSED_BOOK, *CONSTRAINED.values(), *RETENTION.values()}
     for name in known - set(answers):
         (setting.directory / name).unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from curate.files import read_json, write_json
 from curate.manifest import NAME, Input, read_manifest, write_manifest
 from curate.release import Release, load_release
 from curate.workspace import Workspace
+from eval.harness import FILES
 from eval.planning import (
     BASE,
     CALIBRATION,
@@ -127,7 +128,8 @@ def write_scores(setting: Setting, answers: Answers, inputs: dict[str, Input]) -
     behaviour, asked, directory = setting.behaviour, setting.asked, setting.directory
     graded = grade(behaviour, asked.test, predictions(answers, TUNED))
     by_heart = predictions(answers, CLOSED_BOOK) if CLOSED_BOOK in answers else None
-    tuned = score_graded(behaviour, graded, (asked.calibration, predictions(answers, CALIBRATION)), by_heart)
+    held_out = (asked.calibration, predictions(answers, CALIBRATION))
+    tuned = score_graded(behaviour, graded, held_out, by_heart, setting.request.slices)
     baseline = score_predictions(behaviour, asked.test, predictions(answers, BASE)) if BASE in answers else None
     made_from = sources(setting.subject, setting.release, asked, len(setting.items), inputs, decoding_facts(setting))
     scores = assemble_scores(behaviour, tuned, baseline, retention_scores(setting, answers), made_from)
@@ -147,14 +149,14 @@ def predictions(answers: Answers, name: str) -> dict[str, Prediction]:
 
 
 def retention_scores(setting: Setting, answers: Answers) -> dict[str, Any] | None:
-    """Base against tuned on the general items; None where there are none."""
+    """Base against tuned on the general items and the tasks of the harness; None where there are none."""
     from eval.retention import Result, retention_numbers
     from eval.scored import allowed_drop
 
     def results(name: str) -> list[Result]:
         return [Result.model_validate(one) for one in answers.get(name, [])]
 
-    base, tuned = results(RETENTION["base"]), results(RETENTION["tuned"])
+    base, tuned = ([*results(RETENTION[side]), *results(FILES[side])] for side in ("base", "tuned"))
     return retention_numbers(base, tuned, allowed_drop(setting.behaviour)) if base else None
 
 

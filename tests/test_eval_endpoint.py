@@ -20,7 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.errors import EndpointError
-from eval.endpoint import ATTEMPTS, KEY, Endpoint, Reply, Served, base_url, place_tokens, read_reply
+from eval.endpoint import ATTEMPTS, KEY, Endpoint, Reply, Served, base_url, read_reply
+from eval.placing import place_tokens
 from eval.subject import Manner
 
 URL = "http://server.test/v1"

@@ -43,9 +43,11 @@ def calibration_numbers(
 ) -> dict[str, Any] | None:
     """DESIGN 6's `calibration`; None where no answered output carries a confidence.
 
-    `held_out` are the answers on the calibration split: the threshold is chosen on them and nowhere else; its
-    `coverage` and `risk` are then measured on `answers`.
+    `held_out` are the answers on the calibration split: the threshold is chosen and the recalibration fitted on them
+    and nowhere else; what both do is then measured on `answers`.
     """
+    from eval.recalibration import recalibration_numbers
+
     if not answers:
         return None
     confidence, right = _arrays(answers)
@@ -66,6 +68,7 @@ def calibration_numbers(
         "reliability": reliability(answers),
         "risk_coverage": _points(curve),
         "threshold": _applied(choose_threshold(held_out, alpha, delta), curve),
+        "recalibration": recalibration_numbers(answers, held_out),
     }
 
 

@@ -25,6 +25,7 @@ class Prediction(BaseModel):
     correct: bool | None = Field(default=None, description="A judge's word; overrules our own grading.")
     abstained: bool | None = Field(default=None, description="A judge's word; overrules our own grading.")
     latency_seconds: float | None = Field(default=None, ge=0)
+    tokens: int | None = Field(default=None, ge=0, description="How many tokens the model produced.")
 
     @field_validator("id", "output")
     @classmethod

@@ -33,6 +33,7 @@ class Request:
     retention: tuple[Path, Path] | None = None
     closed_book: Path | None = None
     partial: bool = False
+    slices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def score_files(request: Request, workspace: Workspace) -> Scored:
         files["closed_book"] = request.closed_book
         closed_book = read_predictions(request.closed_book)
         match_predictions(closed_book, matched, str(request.closed_book), [*against.test, *against.calibration], True)
-    tuned = score_graded(behaviour, graded, (against.calibration, predictions), closed_book)
+    tuned = score_graded(behaviour, graded, (against.calibration, predictions), closed_book, request.slices)
     if request.baseline:
         files["baseline"] = request.baseline
         before = read_predictions(request.baseline)

@@ -7,15 +7,18 @@ from typing import Any, NamedTuple
 
 from curate.behaviour import Behaviour
 from curate.pairs import Pair
-from eval.abstention import ANSWERED, RIGHT, Cell, abstention_numbers, cell_of
+from eval.abstention import ANSWERED, RIGHT, Cell, abstention_numbers, cell_of, honesty_numbers
 from eval.calibration import Answer, calibration_numbers
 from eval.gate import judge
 from eval.grounding import grounding_numbers
+from eval.latency import latency_numbers
 from eval.predictions import Prediction, Predictions
 from eval.schema import Reading, read_output, schema_numbers
+from eval.slices import slice_numbers
 from eval.statistics import CONFIDENCE, mcnemar, paired_bounds, rate
+from eval.vocabulary import vocabulary_numbers
 
-PARTS = ("schema", "abstention", "calibration", "grounding", "retention")
+PARTS = ("schema", "abstention", "calibration", "grounding", "vocabulary", "retention")
 
 
 class Graded(NamedTuple):
@@ -48,7 +51,7 @@ def score_predictions(
     calibration: Calibration | None = None,
     closed_book: Mapping[str, Prediction] | None = None,
 ) -> dict[str, Any]:
-    """{"n", "schema", "abstention", "calibration", "grounding", "outcomes"} of the pairs that have a prediction.
+    """{"n", "schema", "abstention", "calibration", "grounding", …, "outcomes"} of the pairs that have a prediction.
 
     `calibration` is the calibration split with its predictions: the threshold is chosen there. `closed_book` are
     answers given without passages. `outcomes` maps each pair's id to its cell, for paired comparisons.
@@ -62,19 +65,24 @@ def score_graded(
     graded: Sequence[Graded],
     calibration: Calibration | None = None,
     closed_book: Mapping[str, Prediction] | None = None,
+    slices: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """`score_predictions` for what is graded already."""
+    """`score_predictions` for what is graded already; `slices` are keys of the pairs' `meta` to look at parts by."""
     pairs = [one.pair for one in graded]
     readings = [one.reading for one in graded]
     cells = [one.cell for one in graded]
     told = any(one.prediction.abstained is not None for one in graded)
+    can_abstain = behaviour.abstain is not None or told
     held_out = None if calibration is None else answers_of(grade(behaviour, *calibration))
     return {
         "n": len(graded),
         "schema": schema_numbers(behaviour, pairs, readings),
-        "abstention": abstention_numbers(cells, can_abstain=behaviour.abstain is not None or told),
+        "abstention": abstention_numbers(cells, can_abstain),
         "calibration": calibration_numbers(answers_of(graded), held_out),
         "grounding": grounding_numbers(behaviour, pairs, readings, cells, closed_book),
+        "vocabulary": vocabulary_numbers(behaviour, readings, cells),
+        "slices": [slice_numbers(graded, key, can_abstain) for key in slices],
+        "latency": latency_numbers([one.prediction for one in graded]),
         "outcomes": {one.pair.id: one.cell for one in graded},
     }
 
@@ -106,9 +114,18 @@ def assemble_scores(
         **numbers,
         "baseline": None if baseline is None else {part: baseline.get(part) for part in PARTS},
         "against_baseline": None if baseline is None else compare_outcomes(baseline["outcomes"], tuned["outcomes"]),
+        "honesty": None if baseline is None else honesty_numbers(baseline["outcomes"], tuned["outcomes"]),
+        "slices": tuned.get("slices") or [],
+        "latency": _latencies(tuned, baseline),
         "sources": dict(sources or {}),
         "outcomes": tuned["outcomes"],
     }
+
+
+def _latencies(tuned: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """{"tuned", "baseline"}: measured, not computed, and so the one key in which two equal runs differ."""
+    both = {"tuned": tuned.get("latency"), "baseline": (baseline or {}).get("latency")}
+    return both if any(both.values()) else None
 
 
 def compare_outcomes(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, Any] | None:

@@ -202,7 +202,7 @@ def test_assembled_scores_have_the_keys_of_the_contract() -> None:
     _, worse = world([(True, "prose", 0.9)] * 20 + [(False, "right", 0.9)] * 20)
     tuned, base = score_predictions(BEHAVIOUR, pairs, predictions), score_predictions(BEHAVIOUR, pairs, worse)
     scores = assemble_scores(BEHAVIOUR, tuned, base, None, {"title": "t"})
-    parts = ["schema", "abstention", "calibration", "grounding", "retention"]
+    parts = ["schema", "abstention", "calibration", "grounding", "vocabulary", "retention"]
     assert {"verdict", "reasons", "gate", "n", *parts, "baseline", "sources"} <= scores.keys()
     assert list(scores["baseline"]) == parts
     assert scores["verdict"] == "GO"

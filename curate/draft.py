@@ -18,6 +18,7 @@ from curate.splits import SPLITS, Anchor, Assignment, GroupBy, Member, Split, as
 
 if TYPE_CHECKING:
     from curate.behaviour import Behaviour, Bound
+    from curate.findings import Finding
 
 SCHEMA = "schema.json"
 Excluded = dict[str, str]  # pair, rule, message
@@ -50,12 +51,14 @@ def make_draft(
     old: Sequence[tuple[Pair, Split]],
     fractions: Mapping[Split, float],
     group_by: GroupBy,
+    findings: Sequence[Finding] | None = None,
 ) -> Draft:
-    """Split what may go in. `old` holds the pairs of earlier releases, newest release first.
+    """Split what may go in. `old` holds the pairs of earlier releases, newest release first; `findings` those of
+    `check_pairs`, where they are known already.
 
     Raises `WorkspaceError` where nothing, or too little to split, is left.
     """
-    kept, excluded, aliases = _admit(pairs, behaviour, {pair.id for pair, _ in old})
+    kept, excluded, aliases = _admit(pairs, behaviour, {pair.id for pair, _ in old}, findings)
     if not kept:
         raise WorkspaceError(_nothing_left(pairs, excluded), fix="tutelage curate check")
     assignment = _assign(kept, old, aliases, behaviour, fractions, group_by)
@@ -90,7 +93,7 @@ def data_hash(behaviour: Behaviour, splits: Mapping[Split, Sequence[Pair]]) -> s
 
 
 def _admit(
-    pairs: Sequence[Pair], behaviour: Behaviour, released: set[str]
+    pairs: Sequence[Pair], behaviour: Behaviour, released: set[str], findings: Sequence[Finding] | None
 ) -> tuple[list[Pair], list[Excluded], dict[str, list[str]]]:
     """The pairs that may go in, those that may not with the rule, and kept id -> ids of its exact duplicates."""
     excluded: list[Excluded] = []
@@ -107,11 +110,11 @@ def _admit(
             aliases.setdefault(first.id, []).append(pair.id)
             message = f"the same question, passages and output as {first.id}"
             excluded.append({"pair": pair.id, "rule": "exact-duplicate", "message": message})
-    wrong = _wrong(list(kept.values()), behaviour)
+    wrong = _wrong(list(kept.values()), behaviour, findings)
     return [pair for pair in kept.values() if pair.id not in wrong], [*excluded, *wrong.values()], aliases
 
 
-def _wrong(pairs: Sequence[Pair], behaviour: Behaviour) -> dict[str, Excluded]:
+def _wrong(pairs: Sequence[Pair], behaviour: Behaviour, findings: Sequence[Finding] | None) -> dict[str, Excluded]:
     """Pair -> the first error found in it. Of a contradiction all sides are wrong: nobody has said which is right."""
     from curate.checks import check_pairs
     from curate.consistency import input_key
@@ -119,8 +122,8 @@ def _wrong(pairs: Sequence[Pair], behaviour: Behaviour) -> dict[str, Excluded]:
     wrong: dict[str, Excluded] = {}
     disputed: set[object] = set()
     by_id = {pair.id: pair for pair in pairs}
-    for finding in check_pairs(pairs, behaviour):
-        if finding.level == "error" and finding.pair is not None:
+    for finding in check_pairs(pairs, behaviour) if findings is None else findings:
+        if finding.level == "error" and finding.pair is not None and finding.pair in by_id:
             one = {"pair": finding.pair, "rule": finding.rule, "message": finding.message}
             wrong.setdefault(finding.pair, one)
             if finding.rule == "contradiction":

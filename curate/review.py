@@ -64,11 +64,12 @@ def hints(pairs: Sequence[Pair], behaviour: Behaviour) -> tuple[dict[str, list[s
     from curate.splits import FRACTIONS
 
     findings: dict[str, list[str]] = {}
-    for one in check_pairs(pairs, behaviour):
+    found = check_pairs(pairs, behaviour)
+    for one in found:
         if one.pair is not None:
             findings.setdefault(one.pair, []).append(one.rule)
     try:
-        draft = make_draft([frozen(pair, behaviour) for pair in pairs], behaviour, [], FRACTIONS, "document")
+        draft = make_draft([frozen(pair, behaviour) for pair in pairs], behaviour, [], FRACTIONS, "document", found)
     except WorkspaceError:  # too few to split; a release will say why
         return findings, {}
     return findings, {pair.id: split for split, held in draft.splits.items() for pair in held}

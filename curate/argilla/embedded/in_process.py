@@ -1,4 +1,4 @@
-"""What argilla-server wants other processes for, inside its own: Redis, the job queue."""
+"""What argilla-server wants other processes for, inside its own: Redis, the job queue; and needless work."""
 
 from __future__ import annotations
 
@@ -71,6 +71,29 @@ def reuse_type_adapters() -> None:
         return made[id(kind)]
 
     models.TypeAdapter = adapter
+
+
+def skip_unheard_events() -> None:
+    """Build no webhook event while nobody has a webhook: argilla-server loads a whole dataset anew for each one."""
+    from argilla_server.models import Webhook
+    from argilla_server.webhooks.v1 import datasets, records, responses
+    from sqlalchemy import select
+
+    class Unheard:
+        async def notify(self, db: Any) -> list[Any]:
+            return []
+
+    def heard_only(build: Any) -> Any:
+        async def build_if_heard(db: Any, kind: Any, subject: Any) -> Any:
+            if await db.scalar(select(Webhook.id).where(Webhook.enabled).limit(1)) is None:
+                return Unheard()
+            return await build(db, kind, subject)
+
+        return build_if_heard
+
+    records.build_record_event = heard_only(records.build_record_event)
+    responses.build_response_event = heard_only(responses.build_response_event)
+    datasets.build_dataset_event = heard_only(datasets.build_dataset_event)
 
 
 def end_with_parent() -> None:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TypedDict
 
-from .in_process import end_with_parent, reuse_type_adapters, run_jobs_in_process, use_memory_redis
+from .in_process import end_with_parent, reuse_type_adapters, run_jobs_in_process, skip_unheard_events, use_memory_redis
 
 
 class Settings(TypedDict):
@@ -110,6 +110,7 @@ def _serve(settings: Settings) -> None:
     assert os.environ["ARGILLA_SEARCH_ENGINE"] == engine.NAME
     run_jobs_in_process()
     reuse_type_adapters()
+    skip_unheard_events()
     from argilla_server import app
 
     uvicorn.run(

@@ -56,7 +56,9 @@ def pull(client: Client, workspace: Workspace, report: Report) -> Pulled:
     """
     terms = read_terms(workspace)
     if terms is None:
-        raise ReviewError("nothing was pushed from here", where=str(workspace.root.resolve()), fix="tutelage curate push")
+        raise ReviewError(
+            "nothing was pushed from here", where=str(workspace.root.resolve()), fix="tutelage curate push"
+        )
     behaviour, pairs = load_behaviour(workspace.behaviour), read_pairs(workspace.pairs)
     team = find_team(client, terms.team)
     board = open_board(client, team, terms.dataset, adjudication=False) if team else None

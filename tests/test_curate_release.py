@@ -52,7 +52,9 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def run(workspace: Workspace, *arguments: str) -> Result:
-    return CliRunner().invoke(tutelage.main, ["-C", str(workspace.root), "curate", "release", "--unreviewed", *arguments])
+    return CliRunner().invoke(
+        tutelage.main, ["-C", str(workspace.root), "curate", "release", "--unreviewed", *arguments]
+    )
 
 
 def split_of(directory: Path) -> dict[str, str]:
@@ -102,7 +104,18 @@ def test_same_pairs_in_any_order_give_the_same_bytes(workspace: Workspace, tmp_p
     start_workspace(tmp_path / "other", as_text=False, base=None)
     other = Workspace(tmp_path / "other")
     write_pairs(other.pairs, random.Random(1).sample(some_pairs(), 60))
-    command = [sys.executable, "-m", "tutelage", "-C", str(other.root), "curate", "release", "--unreviewed", "--name", "x"]
+    command = [
+        sys.executable,
+        "-m",
+        "tutelage",
+        "-C",
+        str(other.root),
+        "curate",
+        "release",
+        "--unreviewed",
+        "--name",
+        "x",
+    ]
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONHASHSEED": "7"})
     first, second = make_release(workspace).release, load_release(other.releases / "x")
     assert first.manifest.files == second.manifest.files

@@ -97,9 +97,7 @@ def _resumed(workspace: Workspace, name: str | None) -> Path:
             fix = "train without --resume" if not open_runs else "say which: --resume --name NAME"
             raise WorkspaceError(what, where=str(workspace.runs), fix=fix)
         return open_runs[0]
-    if (
-        workspace.runs / name not in open_runs
-    ):
+    if workspace.runs / name not in open_runs:
         return _begun(workspace, name)
     return workspace.runs / name
 

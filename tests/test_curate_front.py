@@ -26,7 +26,7 @@ def test_a_new_workspace_works_as_it_is(tmp_path: Path, options: tuple[str, ...]
     assert behaviour.is_json == (not options)
     assert (root / "schema.json").exists() == (not options)
     commands = [line.strip() for line in result.stdout.splitlines()]
-    assert commands[0] == f"tutelage -C '{root}' curate import '{root}/examples.jsonl'"
+    assert commands[0] == f"tutelage -C '{root}' curate import examples.jsonl"
 
     assert run("-C", root, "curate", "import", root / "examples.jsonl").exit_code == 0
     pairs = read_pairs(root / "pairs.jsonl")

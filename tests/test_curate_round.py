@@ -181,16 +181,17 @@ def test_round_gives_the_planted_outcomes_and_the_same_release_with_the_server_k
     for kills in (0, 2):
         server = Server(make_workspace(tmp_path / f"kills-{kills}"))
         server.start()
-        with monkeypatch.context() as patch:
-            if kills:
-                plan_kills(server, patch)
-            released = whole_round(server)
-        assert len(server.ready_seconds) == 1 + kills
-        check_outcomes(server.root)
-        check_alpha(server.root)
-        took = server.stop()
+        try:
+            with monkeypatch.context() as patch:
+                if kills:
+                    plan_kills(server, patch)
+                hashes.append(whole_round(server))
+            assert len(server.ready_seconds) == 1 + kills
+            check_outcomes(server.root)
+            check_alpha(server.root)
+        finally:
+            took = server.stop()
         assert took < 10, "Ctrl-C ends it (within 2 s on a machine that is not busy)"
-        hashes.append(released)
     plain, killed = hashes
     assert plain["data_sha256"] == killed["data_sha256"]
     assert plain["sha256"] == killed["sha256"]

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from recipes.demo import general, world
+from tutelage_recipes.demo import general, world
 
 BASE = Path(__file__).parent.parent / "recipes" / "demo" / "base"
 
@@ -119,7 +118,7 @@ def test_pad_and_end_differ_and_the_template_marks_replies(tokenizer: Any) -> No
 
 
 def test_base_answers_in_prose_and_neither_writes_json_nor_abstains() -> None:
-    from recipes.demo.make_base import generate
+    from tutelage_recipes.demo.make_base import generate
 
     log = world.traces(77, 48)
     said = generate(BASE, [(world.SUPPORT_SYSTEM, world.support_prompt(trace)) for trace in log])
@@ -131,7 +130,7 @@ def test_base_answers_in_prose_and_neither_writes_json_nor_abstains() -> None:
 
 
 def test_base_holds_the_general_abilities() -> None:
-    from recipes.demo.make_base import generate
+    from tutelage_recipes.demo.make_base import generate
 
     items = general.general(123, 120, held_out=True)
     said = generate(BASE, [(None, item["prompt"]) for item in items])
@@ -140,13 +139,13 @@ def test_base_holds_the_general_abilities() -> None:
 
 def test_shipped_numbers_name_their_command() -> None:
     measured = json.loads((BASE / "evaluation.json").read_text(encoding="utf-8"))
-    assert measured["command"].startswith("python -m recipes.demo.make_base")
+    assert measured["command"].startswith("python -m tutelage_recipes.demo.make_base")
     assert set(measured["general"]) == set(general.SETS)
 
 
 def test_base_training_runs_and_learns() -> None:
-    from recipes.demo import training
-    from recipes.demo.tokenizer import build_tokenizer
+    from tutelage_recipes.demo import training
+    from tutelage_recipes.demo.tokenizer import build_tokenizer
 
     losses: list[float] = []
     settings = training.Settings(steps=12, layers=2, feed_forward=64, batch_tokens=512)
@@ -154,7 +153,7 @@ def test_base_training_runs_and_learns() -> None:
     model = training.new_model(settings, tokenizer)
     training.train(model, tokenizer, settings, lambda _step, _seconds, loss: losses.append(loss), every=6)
     assert losses[1] < losses[0]
-    rounded = [w for name, w in model.named_parameters() if "q_proj" in name]
+    rounded = [w for name, w in model.named_parameters() if "q_proj.weight" in name]
     assert all(training.nf4_round(weight).allclose(weight, atol=1e-6) for weight in rounded)
 
 

@@ -54,7 +54,7 @@ def context(rng: random.Random, passages: int, facts_each: int, one_attribute: b
         if not sentences:
             continue
         lines.append(f"[p{number}] " + " ".join(sentences))
-    shown = {name for _, _, name, _ in facts}
+    shown = dict.fromkeys(name for _, _, name, _ in facts)  # a set's order would change from run to run
     near = [(key, name) for name in shown for key in ATTRIBUTES if (key, name) not in given]
     near = rng.sample(near, min(3, len(near)))
     # A name that is nowhere, asked for an attribute that is given of another.

@@ -101,6 +101,8 @@ class Server:
             [sys.executable, "-m", "tutelage", "-C", str(self.root), "curate", "serve", "--json",
              "--port", str(self.port)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+            # A background job of a shell ignores Ctrl-C and so would its children: the tests must not depend on it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         assert self.process.stdout is not None
         text = ""
@@ -129,7 +131,10 @@ class Server:
         assert self.process is not None
         before = time.monotonic()
         self.process.send_signal(signal.SIGINT)
-        self.process.communicate(timeout=60)
+        try:
+            self.process.communicate(timeout=60)
+        finally:
+            self.process.kill()  # nothing of a test that failed stays behind
         return time.monotonic() - before
 
 

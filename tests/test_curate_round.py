@@ -284,7 +284,7 @@ def test_reviewer_fixes_an_output_in_the_browser_and_pull_sees_it(server: Server
     one("//button[@type='submit']").click()
     one("//*[normalize-space()='support-answers']").click()
     question = one("//*[normalize-space()='The question']/following::*[contains(text(), 'When was the')]").text
-    pair = next(pair for pair in map(synthetic_pair, range(PAIRS)) if pair.question == question)
+    alike = [pair.id for pair in map(synthetic_pair, range(PAIRS)) if pair.question == question]  # may be several
     for words in ("The proposed output", "The passages", "[p1]"):
         assert one(f"//*[contains(text(), '{words}')]")
     one("//label[contains(., 'Yes')]").click()
@@ -298,7 +298,8 @@ def test_reviewer_fixes_an_output_in_the_browser_and_pull_sees_it(server: Server
     wait.until(lambda driver: Person(server, "anna").queue("submitted"))
     done = run_json(server.root, "curate", "pull")
     assert done["new_responses"] == 1
-    one_pair = review_state(Workspace(server.root)).pairs[pair.id]
+    state = review_state(Workspace(server.root)).pairs
+    one_pair = next(state[name] for name in alike if state[name].outcome != "open")
     assert (one_pair.outcome, one_pair.by) == ("corrected", ("anna",))
     assert one_pair.output == {"status": "answered", "answer": "1999", "citations": ["p1"]}
     one("//*[normalize-space()='GUIDELINES' or normalize-space()='Guidelines']").click()

@@ -15,6 +15,7 @@ from curate.errors import TrainingError
 from curate.files import sha256_text, sha256_tree
 from curate.manifest import Input
 from train.recipe import Base, Lora, Quantization, Recipe
+from train.rendering import with_arguments
 
 if TYPE_CHECKING:
     from train.run import Run
@@ -66,7 +67,7 @@ def choose_device(wanted: str) -> str:
 
 
 def load_tokenizer(base: Base) -> Any:
-    """The base's tokenizer, padding on the left for generation; raises `TrainingError`."""
+    """The base's tokenizer with `template_arguments` in its template, padding on the left; raises `TrainingError`."""
     quiet()
     from transformers import AutoTokenizer
 
@@ -78,6 +79,7 @@ def load_tokenizer(base: Base) -> Any:
             where=base.model,
             fix="take the instruction-tuned model of the family, or add a chat_template.jinja beside its tokenizer",
         )
+    tokenizer.chat_template = with_arguments(tokenizer.chat_template, base.template_arguments)
     tokenizer.padding_side = "left"
     return tokenizer
 

@@ -13,7 +13,7 @@ from curate.pairs import Pair
 from curate.splits import tie
 from train.preparation import Prepared
 from train.rehearsal import rehearsal_count
-from train.rendering import Rendered
+from train.rendering import Rendered, follows_the_date
 
 FIXES = {
     "no-loss-tokens": "want an output that says something, or drop the pair",
@@ -21,7 +21,10 @@ FIXES = {
     "stop-token-not-learned": "make the template end an assistant's message with a token that generation_config.json "
     "lists under eos_token_id (and that tokenizer_config.json has as eos_token)",
     "prompt-mismatch": "use a base whose template writes the same prompt with and without an answer after it; a "
-    "thinking model's template often does not: take the plain instruct model",
+    "thinking model's template often does not: tell it not to think (base.template_arguments), or take the plain "
+    "instruct model",
+    "template-date": "fix the date in the template: base.template_arguments: {date_string: 26 Jul 2024} does for "
+    "Llama; else write it into a copy of the base's chat_template.jinja",
     "control-token": "take the token out of the text, or write it otherwise",
 }
 ANYWHERE = 10**9  # characters; length is judged here in tokens, exactly
@@ -35,6 +38,7 @@ def preflight(prepared: Prepared) -> list[Finding]:
     guard = recipe.guards.unanswerable_share
     return [
         *check_sizes(prepared.tokenizer, prepared.vocabulary, len(splits["train"]), len(splits["validation"])),
+        *check_date(prepared),
         *[finding for split, row in rows for finding in check_row(row, split)],
         *check_collated(prepared.train, prepared.stop, pad_of(prepared.tokenizer)),
         *[finding for split, row in rows for finding in check_length(row, split, recipe)],
@@ -60,6 +64,15 @@ def check_sizes(tokenizer: Any, vocabulary: int, train: int, validation: int) ->
         message = "the validation split is empty: no loss on it is watched, and the adapter's scale sees no task"
         found.append(_finding("no-pairs", "warning", None, "validation", message, "release with a validation share"))
     return found
+
+
+def check_date(prepared: Prepared) -> list[Finding]:
+    """Rule `template-date`: a template that writes today's date makes another prompt every day."""
+    asked = [prepared.behaviour.render(pair) for pair in prepared.pairs[:1]]
+    if not any(follows_the_date(prepared.tokenizer, messages) for messages in asked):
+        return []
+    message = "the base's chat template writes today's date into every prompt"
+    return [_finding("template-date", "error", None, "base.model", message, FIXES["template-date"])]
 
 
 def check_row(row: Rendered, split: str) -> list[Finding]:

@@ -36,6 +36,9 @@ class Base(_Written):
 
     model: str = Field(min_length=1, description="A directory (relative to the recipe) or a name on the hub.")
     revision: str | None = Field(default=None, description="Of a hub model: branch, tag or commit.")
+    template_arguments: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")], bool | int | str] = Field(
+        default={}, description="What the chat template is told, e.g. {enable_thinking: false}; written into it."
+    )
 
     @property
     def is_directory(self) -> bool:

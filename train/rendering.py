@@ -6,7 +6,8 @@ alone, as a server will, and never by marks in the template, which many template
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,11 @@ class Rendered:
     def labels(self) -> list[int]:
         """`ids` with -100 where there is no loss."""
         return [-100] * self.prompt_tokens + list(self.ids[self.prompt_tokens :])
+
+
+def with_arguments(template: str, arguments: Mapping[str, bool | int | str]) -> str:
+    """The template with its arguments set in its first line, so that whoever renders it later need not know them."""
+    return "".join(f"{{%- set {name} = {json.dumps(value)} -%}}" for name, value in arguments.items()) + template
 
 
 def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> str:
@@ -84,11 +90,12 @@ def _rendered(
     rendered: tuple[str, tuple[int, ...], tuple[int, ...]],
     stop: frozenset[int],
 ) -> Rendered:
-    name, _, answer = item
+    name, messages, answer = item
     prompt, prompt_ids, ids = rendered
     start = len(prompt_ids)
-    fault = _prompt_fault(prompt, prompt_ids, text, ids, answer)
-    if fault:
+    wrong = _prompt_fault(prompt, prompt_ids, text, ids, answer)
+    if wrong:
+        fault = Fault("prompt-mismatch", wrong + _cause(messages, prompt, text))
         return Rendered(name, prompt, answer, ids, min(start, len(ids)), (fault,))
     at = next((i for i in range(start, len(ids)) if ids[i] in stop), None)
     if at is None:
@@ -109,22 +116,35 @@ def _rendered(
     return Rendered(name, prompt, answer, ids, start, tuple(faults))
 
 
-def _prompt_fault(
-    prompt: str, prompt_ids: tuple[int, ...], text: str, ids: tuple[int, ...], answer: str
-) -> Fault | None:
+def _prompt_fault(prompt: str, prompt_ids: tuple[int, ...], text: str, ids: tuple[int, ...], answer: str) -> str | None:
     """How the prompt rendered alone differs from the start of the whole conversation; None where it does not."""
     if not text.startswith(prompt):
         at = next(
             (i for i, (a, b) in enumerate(zip(prompt, text, strict=False)) if a != b), min(len(prompt), len(text))
         )
-        seen, trained = prompt[at : at + 40], text[at : at + 40]
-        return Fault("prompt-mismatch", f"the prompt goes on with {seen!r}, the trained conversation with {trained!r}")
-    rest = text[len(prompt) :]
-    if not rest.startswith(answer) and not rest.startswith(answer.strip()):
-        return Fault("prompt-mismatch", f"the template writes {rest[:40]!r} where the answer should begin")
+        return f"the prompt goes on with {prompt[at : at + 40]!r}, the trained conversation with {text[at : at + 40]!r}"
+    rest = text[len(prompt) :].lstrip()  # white space before the answer (Mistral) is learned and served with it
+    if not rest.startswith(answer.strip()):
+        return f"the template writes {rest[:40]!r} where the answer should begin"
     if ids[: len(prompt_ids)] != prompt_ids:
-        return Fault("prompt-mismatch", "the last tokens of the prompt join with the first of the answer")
+        return "the last tokens of the prompt join with the first of the answer"
     return None
+
+
+def _cause(messages: Sequence[Message], prompt: str, text: str) -> str:
+    """What is known to make a family's template do so, with its mend."""
+    system = messages[0]["content"].strip() if messages[0]["role"] == "system" else ""
+    if system and system in prompt and system not in text:
+        return (
+            ": the template drops the system text once an answer follows (Mistral); put the text of the behaviour's "
+            "`system` at the head of its `prompt` instead"
+        )
+    if "<think>" in text and "<think>" not in prompt:
+        return (
+            ": the template puts a thinking block before an answer; where it can be told not to (Qwen3), set "
+            "base.template_arguments: {enable_thinking: false}"
+        )
+    return ""
 
 
 def contract(tokenizer: Any, stop: Sequence[int], messages: Sequence[Message] | None = None) -> dict[str, Any]:
@@ -140,6 +160,20 @@ def contract(tokenizer: Any, stop: Sequence[int], messages: Sequence[Message] | 
     }
 
 
+def follows_the_date(tokenizer: Any, messages: Sequence[Message]) -> bool:
+    """Whether the template writes today's date into the prompt: trained today, it would be another one tomorrow."""
+    template = str(tokenizer.chat_template)
+    if "strftime_now" not in template:
+        return False
+    told = set()
+    for day in ("one day", "another day"):
+        own = f"{{%- macro strftime_now(form) -%}}{day}{{%- endmacro -%}}{template}"
+        told.add(
+            tokenizer.apply_chat_template(list(messages), chat_template=own, add_generation_prompt=True, tokenize=False)
+        )
+    return len(told) > 1
+
+
 def _apply(tokenizer: Any, messages: Sequence[Message], add_generation_prompt: bool) -> str:
     from jinja2 import TemplateError
 
@@ -148,8 +182,15 @@ def _apply(tokenizer: Any, messages: Sequence[Message], add_generation_prompt: b
             tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=add_generation_prompt)
         )
     except (TemplateError, ValueError, TypeError) as error:
+        if messages[0]["role"] == "system" and len(messages) > 1:
+            _apply(tokenizer, messages[1:], add_generation_prompt)  # raises where the system text is not to blame
+            raise TrainingError(
+                f"the base's chat template takes no system message: {error}",
+                fix="put the text of the behaviour's `system` at the head of its `prompt`, and leave `system` out; an "
+                "item's `system` belongs into its prompt likewise",
+            ) from error
         raise TrainingError(
             f"the base's chat template refuses a conversation: {error}",
-            fix="some templates take no system message or want user and assistant in turn: change the behaviour's "
-            "`system` or the pair's history",
+            fix="most templates want user and assistant in turn, the user first: change the behaviour's `prompt` or "
+            "the pair's history",
         ) from error

@@ -113,6 +113,12 @@ TEMPLATES = {
 }
 
 
+def test_a_template_that_writes_todays_date_is_found_once() -> None:
+    dated = "{{- strftime_now('%d %b %Y') -}}" + CHATML
+    found = [one for one in preflight(prepared(template=dated)) if one.level == "error"]
+    assert [(one.rule, one.pair) for one in found] == [("template-date", None)]
+
+
 @pytest.mark.parametrize("rule", TEMPLATES)
 def test_templates(rule: str) -> None:
     found = [one for one in preflight(prepared(template=TEMPLATES[rule])) if one.level == "error"]

@@ -90,7 +90,7 @@ def sdk_log(client: Client, api_key: str, workspace: Workspace) -> float:
     dataset = sdk.datasets(name, workspace="sdk")
     records = []
     for pair in pairs:
-        one = layout.record(pair, behaviour, version_of(pair))
+        one = layout.record(pair, behaviour, layout.metadata(pair, behaviour, version_of(pair)))
         records.append(
             rg.Record(
                 id=one["external_id"],

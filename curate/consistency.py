@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -137,11 +138,27 @@ def answer_texts(pair: Pair, behaviour: Behaviour) -> list[str]:
 
 def stands_in(answer: str, text: str) -> bool:
     """Whether the answer's words stand in a text, in order and together, by SQuAD's normalisation or ours."""
+    if _stands_as_it_is(answer, text) and squad_tokens(answer):
+        return True
     return any(
         f" {' '.join(split(answer))} " in f" {' '.join(split(text))} "
         for split in (squad_tokens, words_of)
         if split(answer)
     )
+
+
+def _stands_as_it_is(answer: str, text: str) -> bool:
+    """Whether an answer stands in a text letter by letter, with nothing but punctuation between it and white space.
+
+    Then it stands there by SQuAD's normalisation too, which works on single letters and words; most answers do.
+    """
+    at = text.find(answer)
+    while at >= 0:
+        before, after = text[:at].rstrip(string.punctuation), text[at + len(answer) :].lstrip(string.punctuation)
+        if (not before or before[-1].isspace()) and (not after or after[0].isspace()):
+            return True
+        at = text.find(answer, at + 1)
+    return False
 
 
 def _unsupported(pairs: Sequence[Pair], behaviour: Behaviour) -> list[Finding]:

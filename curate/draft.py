@@ -14,7 +14,7 @@ from curate.files import sha256_text, sha256_value
 from curate.pairs import Pair
 from curate.parquet import encodable, json_text
 from curate.power import COUNTED, errorless_n
-from curate.splits import SPLITS, Anchor, Assignment, GroupBy, Member, Split, assign, distance, tie
+from curate.splits import FRACTIONS, SPLITS, Anchor, Assignment, GroupBy, Member, Split, assign, distance, tie
 
 if TYPE_CHECKING:
     from curate.behaviour import Behaviour, Bound
@@ -51,14 +51,12 @@ def make_draft(
     old: Sequence[tuple[Pair, Split]],
     fractions: Mapping[Split, float],
     group_by: GroupBy,
-    findings: Sequence[Finding] | None = None,
 ) -> Draft:
-    """Split what may go in. `old` holds the pairs of earlier releases, newest release first; `findings` those of
-    `check_pairs`, where they are known already.
+    """Split what may go in. `old` holds the pairs of earlier releases, newest release first.
 
     Raises `WorkspaceError` where nothing, or too little to split, is left.
     """
-    kept, excluded, aliases = _admit(pairs, behaviour, {pair.id for pair, _ in old}, findings)
+    kept, excluded, aliases = _admit(pairs, behaviour, {pair.id for pair, _ in old}, None)
     if not kept:
         raise WorkspaceError(_nothing_left(pairs, excluded), fix="tutelage curate check")
     assignment = _assign(kept, old, aliases, behaviour, fractions, group_by)
@@ -78,6 +76,18 @@ def make_draft(
         "warnings": [*distance(assignment, fractions), *_too_few(behaviour, assignment)],
     }
     return Draft(behaviour, splits, details)
+
+
+def planned_splits(pairs: Sequence[Pair], behaviour: Behaviour, findings: Sequence[Finding]) -> dict[str, Split]:
+    """Pair -> the split it went to, were all of them released now, on their own; {} where they are too few to split.
+
+    `findings` are those of `check_pairs`. Pairs that no release takes are not in it.
+    """
+    kept, _, aliases = _admit(pairs, behaviour, set(), findings)
+    try:
+        return _assign(kept, [], aliases, behaviour, FRACTIONS, "document").splits if kept else {}
+    except WorkspaceError:
+        return {}
 
 
 def data_hash(behaviour: Behaviour, splits: Mapping[Split, Sequence[Pair]]) -> str:
@@ -145,7 +155,7 @@ def _assign(
 ) -> Assignment:
     """Pairs an earlier release holds unchanged keep their split; a changed one goes where its ties are."""
     held = {pair.content_hash(): (pair, split) for pair, split in reversed(old)}  # of two, the newer release is right
-    same = [held.pop(pair.content_hash(), (pair, None))[1] for pair in kept]
+    same = [held.pop(pair.content_hash(), (pair, None))[1] if held else None for pair in kept]
     everything = [*kept, *(pair for pair, _ in held.values())]  # what is gone still ties: a model was trained on it
     keys = tie(everything, behaviour, near_duplicate_pairs(everything, behaviour), group_by)
     anchors = [Anchor(one, split) for one, (_, split) in zip(keys[len(kept) :], held.values(), strict=True)]

@@ -38,9 +38,11 @@ def words_of(text: str) -> list[str]:
 
     A Chinese, Japanese or Korean character counts as a word.
     """
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    plain = re.sub(r"n['’]t\b", " not", re.sub(r"(?<=\w)['’]s\b", " is", plain))
-    return [word for word in _WORD.findall(re.sub("['’`]", "", plain)) if word not in _ARTICLES]
+    plain = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+    if any(mark in plain for mark in "'’`"):
+        plain = re.sub(r"n['’]t\b", " not", re.sub(r"(?<=\w)['’]s\b", " is", plain))
+        plain = re.sub("['’`]", "", plain)
+    return [word for word in _WORD.findall(plain) if word not in _ARTICLES]
 
 
 def exact_duplicates(values: Iterable[Hashable]) -> list[list[int]]:

@@ -100,10 +100,21 @@ def metadata_properties() -> list[Json]:
     return [*made, hidden]
 
 
-def record(
+def metadata(
     pair: Pair, behaviour: Behaviour, version: str, findings: Iterable[str] = (), split: str | None = None
 ) -> Json:
-    """A pair as Argilla takes it; `version` says which content of the pair this is."""
+    """What a record says about its pair, to filter by; `version` says which content of the pair this is."""
+    said: Json = {
+        "source": pair.source or "not said",
+        "findings": sorted(set(findings)) or ["none"],
+        "answerable": "yes" if behaviour.is_answerable(pair) else "no",
+        VERSION: version,
+    }
+    return {**said, "split": split} if split else said
+
+
+def record(pair: Pair, behaviour: Behaviour, described: Json) -> Json:
+    """A pair as Argilla takes it; `described` is its `metadata`."""
     shown: Json = {
         QUESTION: pair.question,
         PASSAGES: render_passages(pair.passages),
@@ -112,18 +123,10 @@ def record(
     }
     if pair.history:
         shown[HISTORY] = [turn.model_dump() for turn in pair.history]
-    metadata: Json = {
-        "source": pair.source or "not said",
-        "findings": sorted(set(findings)) or ["none"],
-        "answerable": "yes" if behaviour.is_answerable(pair) else "no",
-        VERSION: version,
-    }
-    if split:
-        metadata["split"] = split
     return {
         "external_id": pair.id,
         "fields": shown,
-        "metadata": metadata,
+        "metadata": described,
         SUGGESTED: editable(pair.output, behaviour),
     }
 

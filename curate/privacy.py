@@ -63,7 +63,7 @@ def _hidden(secret: str) -> str:
 
 Span = tuple[str, int, int]
 
-_MANY_DIGITS = re.compile(r"(?:\d[\s().\-/]{0,3}){7}")
+_MANY_DIGITS = re.compile(r"\d(?:[\s().\-/]{0,3}\d){6}")  # begins with a digit: the search skips to the next one
 _EMAIL = re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_]{2,24}(?![\w@])")
 _RESERVED = re.compile(r"(?:^|[@.])(?:example\.(?:com|org|net)|[\w-]+\.(?:test|example|invalid|localhost))$", re.I)
 
@@ -211,7 +211,10 @@ def _may_hold_secret(text: str) -> bool:
     """What every secret has and prose hardly ever: a long run with a digit in it, a URL, or the head of a key file."""
     if "PRIVATE KEY" in text or "://" in text or "hf_" in text or "PuTTY-User-Key" in text:
         return True
-    return any(len(run) >= 16 and not run.isalpha() and _DIGIT.search(run) for run in text.split())
+    runs = text.split()
+    if max(map(len, runs), default=0) < 16:
+        return False
+    return any(len(run) >= 16 and not run.isalpha() and _DIGIT.search(run) for run in runs)
 
 
 _DIGIT = re.compile(r"\d")

@@ -207,7 +207,7 @@ def _adjudicate(
             take_off_responses(client, workspace, known[0], "adjudication")
         if known is None or known[1] != version:
             todo.append(_adjudication_record(by_id[name], one, version, behaviour))
-    send(client, second.board, todo, report)
+    send(client, second.board, todo, len(todo), report)
     for name, (record_id, _, _) in second.records.items():
         if name not in disputed:
             take_off_responses(client, workspace, record_id, "adjudication")
@@ -222,7 +222,7 @@ def _is_disputed(one: Settlement) -> bool:
 
 
 def _adjudication_record(pair: Pair, one: Settlement, version: str, behaviour: Behaviour) -> Json:
-    record = layout.record(pair, behaviour, version)
+    record = layout.record(pair, behaviour, layout.metadata(pair, behaviour, version))
     said = [(each.decision, each.output, each.answerable, each.why) for each in one.judgements]
     record["fields"][layout.ANSWERS] = layout.render_answers(said, behaviour)
     return record

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from itertools import chain, islice
+from typing import NamedTuple, TypeVar
 
 from curate import layout
 from curate.argilla.boards import Board, ensure_board, ensure_people, ensure_team, find_team, usernames
-from curate.argilla.client import PAGE, Client, Json, Missing
+from curate.argilla.client import PAGE, Client, Json, Missing, encode_records
 from curate.behaviour import Behaviour, load_behaviour
 from curate.consensus import Entry, Round, version_of
-from curate.errors import WorkspaceError
 from curate.pairs import Pair, read_pairs
 from curate.review_log import Log, Terms, read_terms, write_terms
 from curate.workspace import Workspace
 
+T = TypeVar("T")
 Report = Callable[[str, int, int], None]  # what is done, how many so far, of how many (0: not known)
 
 
@@ -60,19 +62,15 @@ class Pushed:
 def hints(pairs: Sequence[Pair], behaviour: Behaviour) -> tuple[dict[str, list[str]], dict[str, str]]:
     """Pair -> rules of its findings, and pair -> the split a release made of these pairs would put it into."""
     from curate.checks import check_pairs
-    from curate.draft import frozen, make_draft
-    from curate.splits import FRACTIONS
+    from curate.draft import frozen, planned_splits
 
     findings: dict[str, list[str]] = {}
     found = check_pairs(pairs, behaviour)
     for one in found:
         if one.pair is not None:
             findings.setdefault(one.pair, []).append(one.rule)
-    try:
-        draft = make_draft([frozen(pair, behaviour) for pair in pairs], behaviour, [], FRACTIONS, "document", found)
-    except WorkspaceError:  # too few to split; a release will say why
-        return findings, {}
-    return findings, {pair.id: split for split, held in draft.splits.items() for pair in held}
+    splits = planned_splits([frozen(pair, behaviour) for pair in pairs], behaviour, found)
+    return findings, dict(splits)
 
 
 def guidelines_of(behaviour: Behaviour, pairs: Sequence[Pair], adjudication: bool) -> str:
@@ -112,10 +110,10 @@ def push(
     write_terms(workspace, terms)
     findings, splits = hints(pairs, behaviour)
     wanted = [
-        layout.record(pair, behaviour, version_of(pair), findings.get(pair.id, ()), splits.get(pair.id))
+        Wanted(pair, layout.metadata(pair, behaviour, version_of(pair), findings.get(pair.id, ()), splits.get(pair.id)))
         for pair in pairs
     ]
-    return _sync(client, workspace, board, wanted, Pushed(terms, people=people), report)
+    return _sync(client, workspace, board, wanted, behaviour, Pushed(terms, people=people), report)
 
 
 def _terms(workspace: Workspace, options: PushOptions, behaviour: Behaviour) -> Terms:
@@ -128,44 +126,74 @@ def _terms(workspace: Workspace, options: PushOptions, behaviour: Behaviour) -> 
     )
 
 
+class Wanted(NamedTuple):
+    """A pair and what its record says about it."""
+
+    pair: Pair
+    metadata: Json
+
+
 def _sync(
-    client: Client, workspace: Workspace, board: Board, wanted: list[Json], done: Pushed, report: Report
+    client: Client,
+    workspace: Workspace,
+    board: Board,
+    wanted: Sequence[Wanted],
+    behaviour: Behaviour,
+    done: Pushed,
+    report: Report,
 ) -> Pushed:
     there: dict[str, Json] = {}
     for page in client.records(board.id):
         there.update({str(one["external_id"]): one for one in page})
         report("looking at what is there", len(there), 0)
-    names = {str(one["external_id"]) for one in wanted}
-    todo, described = [], []
+    todo: list[Wanted] = []
+    described: list[Json] = []
     unchanged = 0
     for one in wanted:
-        name = str(one["external_id"])
+        name = one.pair.id
         known = there.get(name)
         metadata = (known or {}).get("metadata") or {}
         if known is None:
             done.added.append(name)
-        elif metadata.get(layout.VERSION) != one["metadata"][layout.VERSION]:
+        elif metadata.get(layout.VERSION) != one.metadata[layout.VERSION]:
             take_off_responses(client, workspace, str(known["id"]), "review")
             done.changed.append(name)
-        elif metadata != one["metadata"]:
-            described.append({"external_id": name, "metadata": one["metadata"]})
+        elif metadata != one.metadata:
+            described.append({"external_id": name, "metadata": one.metadata})
             done.described.append(name)
             continue
         else:
             unchanged += 1
             continue
         todo.append(one)
-    send(client, board, [*todo, *described], report)
-    foreign = sorted(set(there) - names)
+    records = (layout.record(one.pair, behaviour, one.metadata) for one in todo)
+    send(client, board, chain(records, described), len(todo) + len(described), report)
+    foreign = sorted(set(there) - {one.pair.id for one in wanted})
     return Pushed(done.terms, done.added, done.changed, done.described, unchanged, foreign, done.people)
 
 
-def send(client: Client, board: Board, records: list[Json], report: Report) -> None:
-    """Add or change records, a page a request; broken off, it has sent whole pages."""
-    for start in range(0, len(records), PAGE):
-        report("pushing", start, len(records))
-        client.upsert_records(board.id, [_addressed(one, board) for one in records[start : start + PAGE]])
-    report("pushing", len(records), len(records))
+def send(client: Client, board: Board, records: Iterable[Json], total: int, report: Report) -> None:
+    """Add or change records, a page a request; broken off, it has sent whole pages.
+
+    The next page is made and encoded while the server, another process, is busy with the one before.
+    """
+    sent = 0
+    addressed = (_addressed(one, board) for one in records)
+    pages = ((len(page), encode_records(page)) for page in iter(lambda: list(islice(addressed, PAGE)), []))
+    for count, content in ahead(pages):
+        report("pushing", sent, total)
+        client.upsert_records(board.id, content)
+        sent += count
+    report("pushing", sent, total)
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items; each is made in a thread of its own while the one before is in use."""
+    with ThreadPoolExecutor(1) as maker:
+        coming = maker.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = maker.submit(next, items, None)
+            yield item
 
 
 def _addressed(record: Json, board: Board) -> Json:

@@ -7,7 +7,8 @@ import re
 import socket
 import stat
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from hypothesis import strategies as st
 from curate import layout
 from curate.argilla import credentials, environment
 from curate.argilla.boards import check_layout
-from curate.argilla.client import Client, Conflict, Missing
+from curate.argilla.client import Client, Conflict, Missing, encode_records
 from curate.argilla.connection import connect
 from curate.argilla.embedded.fulltext import Clause, Term, field_texts, parse_query
 from curate.argilla.server import Options, check_options
 from curate.behaviour import Behaviour
 from curate.errors import ReviewError, ServerError
 from curate.pairs import make_pair
+from curate.review import ahead
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -93,7 +95,31 @@ def test_two_who_make_the_same_thing_at_once() -> None:
 def test_upsert_that_met_another_one_is_repeated() -> None:
     answers = iter([409, 200])
     made, _ = client(lambda request: httpx.Response(next(answers), json={"items": []}))
-    made.upsert_records("d", [{"external_id": "a"}])
+    made.upsert_records("d", encode_records([{"external_id": "a"}]))
+
+
+def test_half_of_a_surrogate_pair_is_sent_as_a_question_mark() -> None:
+    assert json.loads(encode_records([{"fields": {"q": "a\ud800b"}}])) == {"items": [{"fields": {"q": "a?b"}}]}
+
+
+def test_pages_are_made_while_the_one_before_is_sent() -> None:
+    """The maker is one page ahead, never more, keeps the order, and its errors come out where the page would."""
+    made: list[int] = []
+
+    def pages() -> Iterator[int]:
+        for number in range(1, 5):
+            made.append(number)
+            yield number
+        raise ValueError("no more")
+
+    ready = ahead(pages())
+    for number in range(1, 5):
+        assert next(ready) == number
+        while len(made) < min(number + 1, 4):  # the next is made while this one is in use
+            time.sleep(0.001)
+        assert len(made) <= number + 1
+    with pytest.raises(ValueError, match="no more"):
+        next(ready)
 
 
 def test_validation_errors_say_which_field() -> None:

@@ -201,7 +201,7 @@ def plan_kills(server: Server, patch: pytest.MonkeyPatch) -> None:
     """Kill the server after the first page of the first push, and after the first page of the first pull."""
     upsert, records, left = Client.upsert_records, Client.records, {"push", "pull"}
 
-    def upsert_and_kill(self: Client, dataset_id: str, sent: list[dict[str, Any]]) -> None:
+    def upsert_and_kill(self: Client, dataset_id: str, sent: bytes) -> None:
         upsert(self, dataset_id, sent)
         if "push" in left:
             left.remove("push")

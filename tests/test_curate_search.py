@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
-from curate.argilla.client import Client
+from curate.argilla.client import Client, encode_records
 from curate.argilla.environment import cache_directory, prepare
 from curate.argilla.server import Options, serving
 
@@ -130,7 +130,7 @@ class Board:
                 for name in ("quality", "stars")
             ]
             sent.append({**plain, "suggestions": suggestions})
-        self.client.upsert_records(self.id, sent)
+        self.client.upsert_records(self.id, encode_records(sent))
 
     def search(self, http: Any = None, **query: Any) -> tuple[list[str], int]:
         """External ids in order, and the total."""

@@ -6,10 +6,12 @@ Nothing here knows a colour: marks carry the classes `base` and `tuned`, and sha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 WIDTH = 360.0
+BAR = 46.0  # units that a group of bars takes
 Number = Callable[[float], float]
 
 
@@ -108,3 +110,55 @@ def frame(
     marks.append(text((x(0) + x(1)) / 2, y(0) + 33, horizontal, "label", "middle"))
     marks.append(text(4, 12, vertical, "label"))
     return marks
+
+
+def bars(tuned: Mapping[str, float], base: Mapping[str, float] | None, show: Callable[[float], str]) -> list[Mark]:
+    """Horizontal bars, a group of BAR units for each name in `tuned`'s order, the base's below the tuned model's."""
+    x = linear(0, max([*tuned.values(), *(base or {}).values()]), 4, 290)
+    marks = [line(4, 2, 4, BAR * len(tuned) + 2, "axis")]
+    for row, name in enumerate(tuned):
+        marks.append(text(9, BAR * row + 14, name, "label strong"))
+        for place, (who, values) in enumerate([("tuned", tuned), *([("base", base)] if base is not None else [])]):
+            if name in values:
+                end, top = x(values[name]), BAR * row + 19 + 12 * place
+                marks.append(rect(4, top, end - 4, 9, f"bar {who}"))
+                marks.append(text(end + 5, top + 8.5, show(values[name]), "tick"))
+    return marks
+
+
+def legend_of(before: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The legend's names; the base is among them where it has numbers."""
+    return (("tuned", "tuned"), ("base", "base")) if before else (("tuned", "tuned"),)
+
+
+def interval_strip(
+    tuned: Mapping[str, Any] | None, base: Mapping[str, Any] | None, bound: Mapping[str, float], share: bool = True
+) -> Picture:
+    """One gate line as a strip: both intervals on one axis, the bound as a line, the side it wants shaded.
+
+    `tuned` and `base` are rates ({"value", "low", "high"}). The axis of a `share` is 0 to 1, else it fits the numbers.
+    """
+    limit = next(iter(bound.values()))
+    both = [one for one in (tuned, base) if one and one.get("value") is not None]
+    edges = [
+        0.0,
+        limit,
+        *(float(one[key]) for one in both for key in ("value", "low", "high") if one.get(key) is not None),
+    ]
+    low, high = (0.0, 1.0) if share else (min(edges), max(edges))
+    pad = 0.0 if share else 0.1 * (high - low or 1.0)
+    x = linear(low - pad, high + pad, 6, 194)
+    start, end = (x(limit), 194.0) if "at_least" in bound else (6.0, x(limit))
+    marks = [
+        rect(start, 4, end - start, 30, "wanted"),
+        line(6, 34, 194, 34, "axis"),
+        line(x(limit), 1, x(limit), 38, "bound"),
+    ]
+    ends = ((0.0, "0", "start"), (1.0, "100\u00a0%", "end")) if share else ((0.0, "0", "middle"),)
+    marks += [text(x(at), 47, words, "tick", anchor) for at, words, anchor in ends]
+    for who, one, y in (("tuned", tuned, 13.0), ("base", base, 25.0)):
+        if one and one.get("value") is not None:
+            if one.get("low") is not None and one.get("high") is not None:
+                marks.append(line(x(one["low"]), y, x(one["high"]), y, f"whisker {who}"))
+            marks.append(dot(x(one["value"]), y, who, 4))
+    return Picture("strip", "", "", 50, marks, width=200)

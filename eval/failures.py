@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from curate.behaviour import MISSING, Behaviour
 from curate.errors import WorkspaceError
 from curate.files import atomic_path, parse_json
+from eval.marking import fault_spans
 from eval.schema import DUPLICATE, EMPTY, NOT_JSON, TRUNCATED, WRAPPED
 from eval.scoring import Graded
 
@@ -42,6 +43,7 @@ class Failure(BaseModel):
     wanted: str
     given: str
     confidence: float | None = None
+    marks: tuple[tuple[int, int], ...] = Field(default=(), description="Characters of `given` that are wrong.")
 
 
 def gravest_first(failures: Sequence[Failure]) -> list[Failure]:
@@ -84,6 +86,7 @@ def _failure(behaviour: Behaviour, graded: Graded) -> Failure | None:
         wanted=behaviour.text(pair.output),
         given=prediction.output,
         confidence=prediction.confidence,
+        marks=fault_spans(behaviour, graded),
     )
 
 

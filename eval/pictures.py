@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eval.canvas import Mark, Picture, dot, frame, line, linear, path, percent, rect, signed, text
+from eval.canvas import BAR, Mark, Picture, bars, dot, frame, legend_of, line, linear, path, percent, signed, text
 
 WHY_MISSING = {
     "schema": "Not measured: no output was scored.",
@@ -28,39 +28,6 @@ def baseline_part(scores: Scores, name: str) -> Mapping[str, Any]:
     return part_of(part_of(scores, "baseline"), name)
 
 
-def interval_strip(
-    tuned: Mapping[str, Any] | None, base: Mapping[str, Any] | None, bound: Mapping[str, float], share: bool = True
-) -> Picture:
-    """One gate line as a strip: both intervals on one axis, the bound as a line, the side it wants shaded.
-
-    `tuned` and `base` are rates ({"value", "low", "high"}). The axis of a `share` is 0 to 1, else it fits the numbers.
-    """
-    limit = next(iter(bound.values()))
-    both = [one for one in (tuned, base) if one and one.get("value") is not None]
-    edges = [
-        0.0,
-        limit,
-        *(float(one[key]) for one in both for key in ("value", "low", "high") if one.get(key) is not None),
-    ]
-    low, high = (0.0, 1.0) if share else (min(edges), max(edges))
-    pad = 0.0 if share else 0.1 * (high - low or 1.0)
-    x = linear(low - pad, high + pad, 6, 194)
-    start, end = (x(limit), 194.0) if "at_least" in bound else (6.0, x(limit))
-    marks = [
-        rect(start, 4, end - start, 30, "wanted"),
-        line(6, 34, 194, 34, "axis"),
-        line(x(limit), 1, x(limit), 38, "bound"),
-    ]
-    ends = ((0.0, "0", "start"), (1.0, "100\u00a0%", "end")) if share else ((0.0, "0", "middle"),)
-    marks += [text(x(at), 47, words, "tick", anchor) for at, words, anchor in ends]
-    for who, one, y in (("tuned", tuned, 13.0), ("base", base, 25.0)):
-        if one and one.get("value") is not None:
-            if one.get("low") is not None and one.get("high") is not None:
-                marks.append(line(x(one["low"]), y, x(one["high"]), y, f"whisker {who}"))
-            marks.append(dot(x(one["value"]), y, who, 4))
-    return Picture("strip", "", "", 50, marks, width=200)
-
-
 def violations(scores: Scores) -> Picture | str:
     """Horizontal bars: the share of outputs that break the schema, by what is broken first."""
     part, before = part_of(scores, "schema"), baseline_part(scores, "schema")
@@ -71,20 +38,17 @@ def violations(scores: Scores) -> Picture | str:
     if not tuned and not base:
         return f"There are none: all {n:,} outputs are exactly what is asked for."
     names = sorted({*tuned, *base}, key=lambda name: (-max(tuned.get(name, 0), base.get(name, 0)), name))
-    x = linear(0, max([*tuned.values(), *base.values()]), 4, 290)
-    marks = [line(4, 2, 4, 46 * len(names) + 2, "axis")]
-    for row, name in enumerate(names):
-        marks.append(text(9, 46 * row + 14, name, "label strong"))
-        for place, (who, shares) in enumerate([("tuned", tuned), *([("base", base)] if before else [])]):
-            end, top = x(shares.get(name, 0.0)), 46.0 * row + 19 + 12 * place
-            marks.append(rect(4, top, end - 4, 9, f"bar {who}"))
-            marks.append(text(end + 5, top + 8.5, percent(shares.get(name, 0.0)), "tick"))
+    marks = bars(
+        {name: tuned.get(name, 0.0) for name in names},
+        {name: base.get(name, 0.0) for name in names} if before else None,
+        percent,
+    )
     sentence = f"{percent(sum(tuned.values()))} of the tuned model's {n:,} outputs break the schema"
     sentence += f"; of the base model's, {percent(sum(base.values()))}." if before else "."
     header = ["What is broken first", "Tuned", *(["Base"] if before else [])]
     rows = [[name, percent(tuned.get(name, 0)), *([percent(base.get(name, 0))] if before else [])] for name in names]
-    height = 46.0 * len(names) + 4
-    return Picture("violations", TITLES["violations"], sentence, height, marks, header, rows, legend=_legend(before))
+    height = BAR * len(names) + 4
+    return Picture("violations", TITLES["violations"], sentence, height, marks, header, rows, legend=legend_of(before))
 
 
 def _shares(part: Mapping[str, Any]) -> dict[str, float]:
@@ -111,11 +75,7 @@ def reliability(scores: Scores) -> Picture | str:
         "dotted line the model is right as often as it says; below it, it is too sure. Larger marks hold more answers."
     )
     header = ["Model", "Bin", "Mean confidence", "Right", "n"]
-    return Picture("reliability", TITLES["reliability"], sentence, 270, marks, header, rows, legend=_legend(before))
-
-
-def _legend(before: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    return (("tuned", "tuned"), ("base", "base")) if before else (("tuned", "tuned"),)
+    return Picture("reliability", TITLES["reliability"], sentence, 270, marks, header, rows, legend=legend_of(before))
 
 
 def risk_coverage(scores: Scores) -> Picture | str:
@@ -140,7 +100,14 @@ def risk_coverage(scores: Scores) -> Picture | str:
     drawn, sentence = _threshold(part.get("threshold") or {}, x(0), y(0), y(ceiling), x)
     header = ["Model", "Answers given", "Wrong among them", "Confidence from"]
     return Picture(
-        "risk-coverage", TITLES["risk-coverage"], sentence, 270, [*marks, *drawn], header, rows, legend=_legend(before)
+        "risk-coverage",
+        TITLES["risk-coverage"],
+        sentence,
+        270,
+        [*marks, *drawn],
+        header,
+        rows,
+        legend=legend_of(before),
     )
 
 

@@ -1,8 +1,8 @@
 """A report's pages: scores and failures become one HTML file that needs nothing else, and Markdown for a pull request.
 
 The page fetches nothing and runs one small script, a filter over the failures: its content security policy allows that
-script and that style sheet by their hashes and nothing else. Everything that comes from data is escaped. The same
-scores give the same bytes.
+script and that style sheet by their hashes and nothing else. Everything that comes from data is escaped. What was not
+measured has no section and a line that says why. The same scores give the same bytes.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from curate.files import write_text
-from eval import pictures, sections
-from eval.canvas import Picture, percent
+from eval import breakdowns, numbers, pictures, sections
+from eval.canvas import Picture
 from eval.failures import NAME, Failure, write_failures
-from eval.pictures import TITLES, Scores, part_of
+from eval.junit import JUNIT, write_junit
+from eval.pictures import WHY_MISSING, Scores, part_of
 
 HTML, MARKDOWN = "report.html", "report.md"
+PAGES = (HTML, MARKDOWN, JUNIT)  # what is made from scores and failures alone
 
 
 def write_report(directory: Path, scores: Scores, failures: Sequence[Failure]) -> Path:
-    """Write report.html, report.md and failures.jsonl into `directory`; returns the HTML file's path.
+    """Write report.html, report.md, junit.xml and failures.jsonl into `directory`; returns the HTML file's path.
 
     `scores` is what scores.json holds (DESIGN 6) with "verdict", "reasons", "gate" and "sources". Optional keys of
     "sources": "title", "subtitle", "chain" ([{"role", "name", "sha256", "made_from"}], from the report backwards) and
@@ -39,9 +41,10 @@ def write_report(directory: Path, scores: Scores, failures: Sequence[Failure]) -
 
 
 def write_pages(directory: Path, scores: Scores, failures: Sequence[Failure]) -> Path:
-    """Write report.html and report.md alone; returns the HTML file's path."""
+    """Write report.html, report.md and junit.xml alone; returns the HTML file's path."""
     write_text(directory / HTML, render_html(scores, failures))
     write_text(directory / MARKDOWN, render_markdown(scores, failures))
+    write_junit(directory, scores)
     return directory / HTML
 
 
@@ -56,7 +59,8 @@ def render_html(scores: Scores, failures: Sequence[Failure]) -> str:
         css_hash=_hash(css),
         js_hash=_hash(js),
         pictures=_cards(scores),
-        numbers=sections.numbers(scores),
+        numbers=numbers.numbers(scores),
+        missing=sections.missing(scores),
     )
 
 
@@ -67,7 +71,9 @@ def render_markdown(scores: Scores, failures: Sequence[Failure]) -> str:
         for _, one in pictures.drawings(scores)
         if isinstance(one, Picture) and one.name in ("violations", "retention")
     ]
-    text = _environment().get_template("report.md.j2").render(**_shared(scores, failures), tables=drawn)
+    shared = _shared(scores, failures)
+    asides = sections.asides(scores)
+    text = _environment().get_template("report.md.j2").render(**shared, tables=drawn, asides=asides)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
@@ -78,6 +84,7 @@ def _shared(scores: Scores, failures: Sequence[Failure]) -> dict[str, Any]:
         "title": sources.get("title") or "Report",
         "subtitle": sources.get("subtitle") or f"{scores['n']:,} answers scored",
         "verdict": sections.verdict(scores),
+        "paired": sections.paired(scores),
         "gate": sections.gate(scores),
         "matrix": sections.matrix(scores),
         "has_base": bool(scores.get("baseline")),
@@ -92,16 +99,19 @@ NO_BASE = "There is no base model to compare with: only one model's outputs were
 
 
 def _cards(scores: Scores) -> list[dict[str, Any]]:
-    """The pictures and, first, the matrix; where one is missing, why."""
-    grid = sections.matrix(scores)
-    first = {"name": "abstention", "title": "Answering and holding back", "picture": None}
-    cards = [{**first, "matrix": grid, "why": grid["why"]}]
+    """The pictures that there are: the matrix, the drawn ones, then parts, bound outputs and costs."""
+    grid, titles = sections.matrix(scores), pictures.TITLES
+    cards: list[dict[str, Any]] = [] if grid["why"] else [{"kind": "matrix", **sections.MATRIX, "matrix": grid}]
+    drawn: list[Picture | None] = []
     for name, one in pictures.drawings(scores):
-        drawn = isinstance(one, Picture)
-        cards.append(
-            {"name": name, "title": TITLES[name], "picture": one if drawn else None, "why": None if drawn else one}
-        )
-    return cards
+        if isinstance(one, Picture):
+            drawn.append(one)
+        elif one not in WHY_MISSING.values():
+            cards.append({"kind": "note", "name": name, "title": titles[name], "note": one})
+    drawn += [*breakdowns.slices(scores), breakdowns.latency(scores)]
+    cards += [{"kind": "picture", "picture": one} for one in drawn if one]
+    bound = breakdowns.constrained(scores)
+    return [*cards, {"kind": "table", **bound}] if bound else cards
 
 
 def _hash(text: str) -> str:
@@ -123,7 +133,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, md=markdown_text, code=markdown_code, fence=markdown_fence)
+    environment.filters.update(cell=numbers.rate_cell, md=markdown_text, code=markdown_code, fence=markdown_fence)
     return environment
 
 

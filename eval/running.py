@@ -185,7 +185,7 @@ def rewrite_pages(directory: Path) -> Path:
     from eval.comparing import read_scores
     from eval.failures import NAME as FAILURES
     from eval.failures import read_failures
-    from eval.report import HTML, MARKDOWN, write_pages
+    from eval.report import PAGES, write_pages
 
     manifest = read_manifest(directory, "report")
     scores = read_scores(directory)
@@ -194,6 +194,6 @@ def rewrite_pages(directory: Path) -> Path:
         fix = "tutelage verify says what changed; score again to get a report that holds"
         raise WorkspaceError("it was changed after it was written", where=str(directory / FAILURES), fix=fix)
     page = write_pages(directory, scores, failures)
-    files = {**manifest.files, **{name: sha256_file(directory / name) for name in (HTML, MARKDOWN)}}
+    files = {**manifest.files, **{name: sha256_file(directory / name) for name in PAGES}}
     write_manifest(directory, "report", manifest.name, manifest.inputs, manifest.details, files)
     return page

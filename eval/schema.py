@@ -154,6 +154,20 @@ def _embedded(behaviour: Behaviour, text: str) -> Iterator[bool]:
             yield passes
 
 
+def embedded_span(text: str) -> tuple[int, int] | None:
+    """Characters [start, end) of the first JSON object or list inside a fence or prose; None where there is none."""
+    place = 0
+    for _ in range(_MOST_TRIES):
+        start = min((at for at in (text.find("{", place), text.find("[", place)) if at >= 0), default=-1)
+        if start < 0:
+            return None
+        try:
+            return start, _DECODER.raw_decode(text, start)[1]
+        except (ValueError, RecursionError):
+            place = start + 1
+    return None
+
+
 def _passes(behaviour: Behaviour, text: str) -> bool:
     try:
         return not _violations(behaviour, parse_json(text))

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eval.canvas import percent
+from eval import breakdowns
+from eval.canvas import interval_strip, percent, signed
 from eval.failures import KINDS, Failure, count_kinds, gravest_first
 from eval.gate import PLACES
-from eval.pictures import WHY_MISSING, Scores, baseline_part, interval_strip, part_of
+from eval.numbers import rate_cell
+from eval.pictures import TITLES, WHY_MISSING, Scores, baseline_part, drawings, part_of
 
 SHOWN = 300  # failures on the page; all of them stand in failures.jsonl
 LONGEST = 6_000  # characters of one text on the page
@@ -33,20 +35,19 @@ def verdict(scores: Scores) -> dict[str, Any]:
     return {"word": word, "kind": kind, "means": means, "reasons": reasons[:3], "more": reasons[3:]}
 
 
-def rate_cell(value: Any) -> dict[str, str] | None:
-    """A number for a table cell: {"text", "interval"}; None where there is none. Rates are shown in per cent."""
-    if value is None:
-        return None
-    if not isinstance(value, Mapping):
-        return {"text": f"{value:.4f}".replace("-", "−") if isinstance(value, float) else f"{value:,}", "interval": ""}
-    if value.get("value") is None:
-        return None
-    low, high, n = value.get("low"), value.get("high"), value.get("n")
-    parts = []
-    if low is not None and high is not None:
-        parts.append(f"[{100 * low:.1f},\u00a0{100 * high:.1f}]".replace("-", "−"))
-    parts += [f"n\u00a0=\u00a0{n:,}"] if n is not None else []
-    return {"text": percent(value["value"]), "interval": " ".join(parts)}
+def paired(scores: Scores) -> str:
+    """Right answers of base and tuned on their common pairs, in a sentence; "" without a base."""
+    found = scores.get("against_baseline")
+    if not found:
+        return ""
+    low, high = (f"{100 * found[key]:+.1f}".replace("-", "−") for key in ("low", "high"))
+    p = found["mcnemar_p"]
+    chance = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return (
+        f"Right, answered or rightly held back: {percent(found['first']['value'])} with the base, "
+        f"{percent(found['second']['value'])} tuned, {signed(100 * found['difference'], 1, 'points')} on "
+        f"{found['n']:,} common questions (95 % interval {low} to {high}; McNemar {chance})."
+    )
 
 
 def gate(scores: Scores) -> list[dict[str, Any]]:
@@ -95,6 +96,9 @@ ROWS = (
 )
 
 
+MATRIX = {"name": "abstention", "title": "Answering and holding back"}
+
+
 def matrix(scores: Scores) -> dict[str, Any]:
     """The seven cells of answering and abstaining, tuned and base; {"why"} where they were not measured."""
     counts, earlier = part_of(scores, "abstention").get("counts"), baseline_part(scores, "abstention").get("counts")
@@ -118,89 +122,30 @@ def _cell(name: str, counts: Mapping[str, int], earlier: Mapping[str, int] | Non
     return {"name": words, "kind": kind, "tuned": f"{counts[name]:,}", "base": base}
 
 
-GROUPS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
-    ("schema", "Schema", (("adherence", "Adherence"), ("recoverable", "Recoverable by stripping a fence or prose"))),
-    (
-        "abstention",
-        "Abstention",
-        (
-            ("precision", "Precision"),
-            ("recall", "Recall"),
-            ("f1", "F1"),
-            ("over_abstention_rate", "Over-abstention rate"),
-            ("hallucination_rate", "Hallucination rate"),
-            ("coverage", "Coverage"),
-            ("accuracy_when_answered", "Accuracy when answered"),
-            ("truthfulness", "Truthfulness (CRAG, −1 to 1)"),
-            ("penalised.0.5", "Penalised score, t = 0.5"),
-            ("penalised.0.75", "Penalised score, t = 0.75"),
-            ("penalised.0.9", "Penalised score, t = 0.9"),
-        ),
-    ),
-    (
-        "calibration",
-        "Calibration",
-        (
-            ("accuracy", "Accuracy of answers with a confidence"),
-            ("mean_confidence", "Mean confidence"),
-            ("ece", "ECE, 15 equal-width bins"),
-            ("ece_equal_mass", "ECE, bins of equal mass"),
-            ("brier", "Brier score"),
-            ("auroc", "AUROC of confidence"),
-            ("aurc", "AURC"),
-            ("e_aurc", "Excess AURC"),
-            ("augrc", "AUGRC"),
-            ("coverage_at_risk.0.01", "Coverage at 1 % risk"),
-            ("coverage_at_risk.0.05", "Coverage at 5 % risk"),
-            ("coverage_at_risk.0.10", "Coverage at 10 % risk"),
-        ),
-    ),
-    (
-        "grounding",
-        "Grounding",
-        (
-            ("presence", "Answers that cite"),
-            ("validity", "Citations that exist"),
-            ("coverage", "Answers that stand in what they cite"),
-            ("mean_overlap", "Mean overlap of answer and citation"),
-            ("closed_book", "Right without any passage (memorised)"),
-        ),
-    ),
-)
+def missing(scores: Scores) -> list[dict[str, str]]:
+    """What the page does not show, {"titles", "why"}, one for each reason."""
+    found = [(TITLES[name], one) for name, one in drawings(scores) if one in WHY_MISSING.values()]
+    for name, title in (("abstention", MATRIX["title"]), ("grounding", "Grounding")):
+        absent = matrix(scores)["why"] if name == "abstention" else not part_of(scores, name)
+        found += [(title, WHY_MISSING[name])] if absent else []
+    reasons: dict[str, list[str]] = {}
+    for title, why in found:
+        reasons.setdefault(str(why), []).append(title)
+    return [{"titles": " · ".join(titles), "why": why} for why, titles in reasons.items()]
 
 
-def numbers(scores: Scores) -> list[dict[str, Any]]:
-    """All numbers by part, tuned and base in columns; then the fields of the schema."""
-    with_base = bool(scores.get("baseline"))
-    groups = []
-    for name, title, keys in GROUPS:
-        part, before = part_of(scores, name), baseline_part(scores, name)
-        rows = [
-            {"label": label, "cells": [rate_cell(_at(one, key)) for one in ((part, before) if with_base else (part,))]}
-            for key, label in keys
-        ]
-        rows = [row for row in rows if any(row["cells"])]
-        columns = ["Tuned", "Base"] if with_base else ["Tuned"]
-        why = None if part else WHY_MISSING[name]
-        groups.append({"name": name, "title": title, "first": "Number", "columns": columns, "rows": rows, "why": why})
-    fields = part_of(scores, "schema").get("fields") or {}
-    if fields:
-        rows = [
-            {"label": pointer, "cells": [rate_cell(one.get(key)) for key in ("present", "valid", "correct")]}
-            for pointer, one in fields.items()
-        ]
-        columns = ["Present", "Valid", "Correct"]
-        title = "Fields of the tuned model's outputs"
-        groups.append(
-            {"name": "fields", "title": title, "first": "Field", "columns": columns, "rows": rows, "why": None}
-        )
-    return groups
-
-
-def _at(part: Mapping[str, Any], key: str) -> Any:
-    outer, _, inner = key.partition(".")
-    found = part.get(outer)
-    return found.get(inner) if inner and isinstance(found, Mapping) else found
+def asides(scores: Scores) -> list[str]:
+    """What the page shows at length, in a sentence each: slices, honesty, vocabulary, bound outputs, cost."""
+    said = [breakdowns.slice_sentence(one) for one in scores.get("slices") or () if one["values"]]
+    honesty = part_of(scores, "honesty")
+    if honesty.get("prudence"):
+        over = breakdowns.interval(honesty["over_conservativeness"])
+        said.append(f"Prudence {breakdowns.interval(honesty['prudence'])}, over-conservativeness {over}.")
+    avoided = part_of(scores, "vocabulary").get("avoided")
+    if avoided:
+        said.append(f"{breakdowns.interval(avoided)} of the answers use a term to avoid.")
+    bound = breakdowns.constrained(scores)
+    return [one for one in (*said, bound["sentence"] if bound else "", breakdowns.latency_sentence(scores)) if one]
 
 
 def failures(found: Sequence[Failure], n: int) -> dict[str, Any]:
@@ -218,12 +163,24 @@ def failures(found: Sequence[Failure], n: int) -> dict[str, Any]:
 
 def _failure(one: Failure) -> dict[str, Any]:
     shown = one.model_dump()
+    shown["given_parts"] = split_at(one.given, one.marks)
     shown["labels"] = [KINDS[kind][0] for kind in one.kinds]
     for key in ("question", "wanted", "given"):
         shown[key] = shorten(shown[key])
     shown["passages"] = [{**passage, "text": shorten(passage["text"])} for passage in shown["passages"]]
     shown["history"] = [{**turn, "content": shorten(turn["content"])} for turn in shown["history"]]
     return shown
+
+
+def split_at(text: str, marks: Sequence[tuple[int, int]], longest: int = LONGEST) -> list[tuple[str, bool]]:
+    """The text, shortened, in pieces: (piece, whether it is marked). Marks beyond the text count for nothing."""
+    shown, pieces, at = text[:longest], [], 0
+    for start, end in marks:
+        pieces += [(shown[at:start], False), (shown[start:end], True)]
+        at = max(at, end)
+    return [
+        piece for piece in [*pieces, (shown[at:], False), (shorten(text, longest)[len(shown) :], False)] if piece[0]
+    ]
 
 
 def shorten(text: str, longest: int = LONGEST) -> str:

@@ -6,13 +6,12 @@ import json
 import random
 from typing import Any
 
-from curate.behaviour import Abstain, Answer, Behaviour, Bound, Citations, Output
+from curate.behaviour import Abstain, Answer, Behaviour, Bound, Citations, Output, Vocabulary
 from curate.pairs import Pair, Passage
 from eval.failures import Failure, find_failures
-from eval.gate import judge
 from eval.predictions import Prediction
 from eval.retention import Result, retention_numbers
-from eval.scoring import grade, score_graded
+from eval.scoring import assemble_scores, grade, score_graded
 
 SCHEMA = {
     "type": "object",
@@ -25,6 +24,7 @@ SCHEMA = {
     },
 }
 UNKNOWN = {"status": "unknown", "answer": None, "citations": []}
+TOPICS = ("orders", "returns", "warranty", "delivery")
 COLOURS = ("red", "green", "blue", "black", "white")
 
 
@@ -60,6 +60,7 @@ def pairs(n: int = 200) -> list[Pair]:
             ),
             output=answer(COLOURS[i % 5]) if i % 3 else UNKNOWN,
             answerable=bool(i % 3),
+            meta={"topic": TOPICS[i % 7 % 4]},
         )
         for i in range(n)
     ]
@@ -86,6 +87,14 @@ def predictions(wanted: list[Pair], skill: float, tidy: float, seed: int = 1) ->
     return made
 
 
+def timed(made: dict[str, Prediction], seconds: float) -> dict[str, Prediction]:
+    """The predictions with what they cost: the longer ones more."""
+    return {
+        key: one.model_copy(update={"latency_seconds": seconds + len(one.output) / 500, "tokens": len(one.output) // 4})
+        for key, one in made.items()
+    }
+
+
 def results(sets: dict[str, tuple[int, float, float]]) -> tuple[list[Result], list[Result]]:
     """Set -> (items, accuracy of the base, share that the tuned model lost) as paired results."""
     base, tuned = [], []
@@ -101,18 +110,30 @@ def scored(
     rules: Behaviour | None = None, tuned: tuple[float, float] = (0.96, 0.99), with_base: bool = True
 ) -> tuple[dict[str, Any], list[Failure]]:
     """Scores and failures as `eval run` makes them."""
-    rules = rules or behaviour()
+    rules = rules or behaviour(vocabulary=Vocabulary(prefer={"navy": ("blue", "azure")}))
     asked = pairs()
     held_out = pairs(150)
-    graded = grade(rules, asked, predictions(asked, *tuned))
+    given = timed(predictions(asked, *tuned), 0.2)
+    graded = grade(rules, asked, given)
     calibration = (held_out, predictions(held_out, *tuned, seed=3))
-    scores = score_graded(rules, graded, calibration)
+    after = score_graded(rules, graded, calibration, slices=("topic",))
     sides = results({"copy": (400, 0.97, 0.0), "reverse": (400, 0.9, 0.005), "capitals": (400, 0.8, 0.0)})
-    scores["retention"] = retention_numbers(*sides) if with_base else None
-    scores["baseline"] = None
-    if with_base:
-        scores["baseline"] = score_graded(rules, grade(rules, asked, predictions(asked, 0.3, 0.4, seed=2)))
-    scores.update(judge(scores, rules.gate))
+    before = (
+        score_graded(rules, grade(rules, asked, timed(predictions(asked, 0.3, 0.4, seed=2), 0.1)))
+        if with_base
+        else None
+    )
+    scores = assemble_scores(rules, after, before, retention_numbers(*sides) if with_base else None)
+    bound = {
+        seed: score_graded(rules, grade(rules, asked, predictions(asked, skill, 1.0, seed)))
+        for seed, skill in ((1, 0.96), (2, 0.4))
+    }
+    scores["constrained"] = {
+        "engine": "llguidance 1",
+        "ignored": ["uniqueItems"],
+        "tuned": bound[1],
+        "base": bound[2] if with_base else None,
+    }
     scores["sources"] = {
         "title": "colours: run a on release r",
         "chain": [

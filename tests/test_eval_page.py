@@ -1,0 +1,160 @@
+"""The report in a real browser: nothing complains, nothing is fetched, filters work, axe finds no serious fault."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import eval_cases
+import pytest
+
+from eval.failures import count_kinds
+from eval.report import write_report
+
+pytestmark = pytest.mark.slow
+GRAVE = {"serious", "critical"}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no chromium here: apt-get install chromium (CI does)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=found)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A report with everything in it, one with as little as there can be, one with more failures than are shown."""
+    full, found = eval_cases.scored()
+    bare, few = eval_cases.scored(eval_cases.behaviour(abstain=None, citations=None, gate={}), with_base=False)
+    bare = {**bare, "calibration": None, "latency": None, "slices": [], "constrained": None, "sources": {}}
+    many = [found[i % len(found)].model_copy(update={"id": f"f{i}"}) for i in range(70)]
+    made = {"full": (full, found), "bare": (bare, few), "many": (full, many)}
+    directory = tmp_path_factory.mktemp("pages")
+    return {name: write_report(directory / name, *one).as_uri() for name, one in made.items()}
+
+
+class Watched:
+    """A page that notes what it logs and what it asks for."""
+
+    def __init__(self, browser: Any, width: int, scheme: str) -> None:
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self.page = context.new_page()
+        self.logged: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("console", lambda message: self.logged.append(message.text))
+        self.page.on("pageerror", lambda error: self.logged.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+
+
+@pytest.mark.parametrize("name", ["full", "bare"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_page_is_quiet_and_accessible(browser: Any, pages: dict[str, str], name: str, scheme: str, width: int) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    watched = Watched(browser, width, scheme)
+    page = watched.page
+    page.goto(pages[name])
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "it is no wider than the window"
+    found = Axe().run(page).response
+    assert len(found["passes"]) > 15, "the rules were run"
+    grave = [one for one in found["violations"] if one["impact"] in GRAVE]
+    shown = [(one["id"], one["help"], [node["html"][:200] for node in one["nodes"][:3]]) for one in grave]
+    assert grave == [], json.dumps(shown, indent=1)
+    assert watched.logged == []
+    assert watched.asked == [pages[name]]
+    page.context.close()
+
+
+def test_axe_finds_a_planted_fault(browser: Any, tmp_path: Path) -> None:
+    """The check above can fail."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = browser.new_page()
+    (tmp_path / "bad.html").write_text(
+        '<html lang="en"><title>x</title><img src="data:,"><p style="color:#eee">pale</p>'
+    )
+    page.goto((tmp_path / "bad.html").as_uri())
+    found = {one["id"] for one in Axe().run(page).response["violations"] if one["impact"] in GRAVE}
+    assert {"image-alt", "color-contrast"} <= found
+    page.close()
+
+
+def test_filters(browser: Any, pages: dict[str, str]) -> None:
+    page = Watched(browser, 1280, "light").page
+    page.goto(pages["full"])
+    failures = eval_cases.scored()[1]
+    shown = page.locator(".failure:visible")
+    assert shown.count() == len(failures)
+    for kind, n in count_kinds(failures).items():
+        page.select_option("#kind", kind)
+        assert shown.count() == n
+        assert page.inner_text("#shown") == f"{n} of {len(failures)} shown"
+    page.select_option("#kind", "")
+    page.fill("#words", failures[0].question.upper())
+    assert shown.count() == sum(failures[0].question in one.question for one in failures)
+    page.fill("#words", "no such words")
+    assert shown.count() == 0
+    page.context.close()
+
+
+def test_many_failures_come_in_steps_by_keyboard(browser: Any, pages: dict[str, str]) -> None:
+    page = Watched(browser, 390, "dark").page
+    page.goto(pages["many"])
+    shown = page.locator(".failure:visible")
+    assert shown.count() == 25
+    page.focus("#more")
+    page.keyboard.press("Enter")
+    assert shown.count() == 50
+    assert page.evaluate("document.activeElement.parentElement.isSameNode(document.querySelectorAll('.failure')[25])")
+    page.keyboard.press("Enter")
+    assert shown.nth(25).get_attribute("open") is not None, "the first of the new ones opens"
+    page.click("#more")
+    assert shown.count() == 70
+    assert not page.is_visible("#more")
+    page.context.close()
+
+
+def test_what_is_wrong_is_highlighted(browser: Any, pages: dict[str, str]) -> None:
+    page = Watched(browser, 1280, "light").page
+    page.goto(pages["full"])
+    wrong = page.locator('.failure[data-kinds="wrong"]').first
+    wrong.locator("summary").click()
+    marked = wrong.locator("mark").inner_text()
+    assert marked in eval_cases.COLOURS
+    assert f'The answer is "{marked}"' in wrong.inner_text()
+    page.context.close()
+
+
+def test_print_opens_the_failures_and_leaves_out_the_controls(browser: Any, pages: dict[str, str]) -> None:
+    page = Watched(browser, 1280, "dark").page
+    page.goto(pages["full"])
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert not page.is_visible("#filter")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator(".failure:not([open])").count() == 0
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator(".failure[open]").count() == 0
+    assert page.pdf().startswith(b"%PDF")
+    page.context.close()
+
+
+def test_it_reads_without_scripts(browser: Any, pages: dict[str, str]) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(pages["many"])
+    assert page.locator(".failure:visible").count() == 70
+    assert not page.is_visible("#filter"), "a filter that cannot filter is not shown"
+    context.close()

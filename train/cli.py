@@ -20,21 +20,27 @@ _release = click.option("--release", metavar="NAME", help="The release to train 
 @_recipe
 @_release
 @click.option("--show", metavar="PAIR", help="Print one pair as it is trained on; what carries loss is green.")
+@click.option("--gpu-memory", metavar="GIB", type=click.FloatRange(0.5), help="Judge for a GPU of so much, not here.")
 @json_option
 @click.pass_context
-def check(ctx: click.Context, recipe: Path, release: str | None, show: str | None, as_json: bool) -> None:
+def check(
+    ctx: click.Context, recipe: Path, release: str | None, show: str | None, gpu_memory: float | None, as_json: bool
+) -> None:
     """Pre-flight: refuse what would train badly, and show why. Loads no weights.
 
-    Prints the recipe with every default filled in, lengths in tokens, an example prompt of the template contract, and
-    the findings. Exit code 3 where one is an error.
+    Prints the recipe with every default filled in, lengths in tokens, an example prompt of the template contract, the
+    memory that training will need, the time it will take on this machine, and the findings. Exit code 3 where one is an
+    error. The recipe may be for another machine: --gpu-memory says how much its GPU has.
 
     \b
     Example:
       tutelage train check recipe.yaml
+      tutelage train check recipe.yaml --gpu-memory 24
       tutelage train check recipe.yaml --show p-4f0c2b6e9a1d3c57
     """
     from curate.findings import document
     from curate.release import load_release
+    from train.fitting import GIB, check_memory, fit_of
     from train.preflight import length_statistics, preflight
     from train.preparation import prepare
     from train.recipe import load_recipe
@@ -45,13 +51,15 @@ def check(ctx: click.Context, recipe: Path, release: str | None, show: str | Non
     if show:
         _show(prepared, show, as_json)
         return
-    findings = preflight(prepared)
+    fit = fit_of(prepared, int(gpu_memory * GIB) if gpu_memory else None)
+    findings = [*preflight(prepared), *check_memory(fit)]
     lengths = {"train": length_statistics(prepared.train), "validation": length_statistics(prepared.validation)}
     result = {
         "release": found.manifest.name,
         "recipe": prepared.recipe.document(),
         "lengths": lengths,
         "contract": prepared.contract(),
+        "memory": fit.document(),
         **document(findings),
     }
     emit(result, _check_text(result, findings), as_json)
@@ -115,9 +123,17 @@ def _check_text(result: dict[str, Any], findings: Any) -> str:
         "",
         f"template {contract['template_sha256'][:12]}, stops at {stops}; the first prompt as a server must send it:",
     ]
-    lines += ["", contract["example"]["prompt"], ""]
+    lines += ["", contract["example"]["prompt"], "", _memory_text(result["memory"]), ""]
     lines.append(summary(findings) or "No findings.")
     return "\n".join(lines)
+
+
+def _memory_text(memory: dict[str, Any]) -> str:
+    from train.fitting import in_gib
+
+    parts = ", ".join(f"{name} {in_gib(size)}" for name, size in memory["parts"].items())
+    have = in_gib(memory["available"]) if memory["available"] else "a GPU that is not here"
+    return f"memory: about {in_gib(memory['needed'])} of {have} ({memory['device']}): {parts}"
 
 
 def _show(prepared: Prepared, pair: str, as_json: bool) -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -258,24 +258,15 @@ def _hub_errors(base: Base) -> Iterator[None]:
 
 
 @contextmanager
-def memory_errors(what: str) -> Iterator[None]:
-    """Turn running out of memory into an error that names what to lower."""
+def memory_errors(what: str, advice: Callable[[], str] | None = None) -> Iterator[None]:
+    """Turn running out of memory into an error that names what to lower; `advice` is asked for that only then."""
     import torch
 
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise out_of_memory(what) from error
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError) or "not enough memory" in str(error) or "CUDA out of memory" in str(error):
-            raise out_of_memory(what) from error
-        raise
-
-
-def out_of_memory(what: str) -> TrainingError:
-    """The error for memory that ran out."""
-    return TrainingError(
-        f"out of memory: {what}",
-        fix="lower training.micro_batch (batch may stay) or training.max_length, set training.gradient_checkpointing: "
-        "true, lower lora.rank, or take a smaller base",
-    )
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        if not known and "not enough memory" not in str(error) and "CUDA out of memory" not in str(error):
+            raise
+        fix = advice() if advice else "free memory that others use, or take a smaller base or a larger device"
+        raise TrainingError(f"out of memory: {what}", fix=fix) from error

@@ -29,6 +29,7 @@ from train.run import ADAPTER, CHECKPOINTS, LOG, RECIPE, RETENTION, Run, load_ru
 from train.state import OUTCOME, Opened, check_same, open_run
 
 if TYPE_CHECKING:
+    from train.fitting import Fit
     from train.trainer import Data
 
 BATCH = 64  # prompts answered at once by the sweep; halved where memory does not hold them
@@ -54,6 +55,8 @@ class Request:
 
 def train(workspace: Workspace, request: Request) -> Run:
     """Train, or go on training, and return the finished run. Raises `Refused` and the `TutelageError`s."""
+    from train.fitting import check_memory, fit_of
+    from train.model import memory_errors
     from train.preflight import preflight
 
     recipe = load_recipe(request.recipe)
@@ -66,16 +69,31 @@ def train(workspace: Workspace, request: Request) -> Run:
         say(f"{finished}: this run is finished already; nothing was trained.")
         return done
     prepared = prepare(recipe, release)
-    findings = preflight(prepared)
+    fit = fit_of(prepared)
+    findings = [*preflight(prepared), *check_memory(fit)]
     if any(one.level == "error" for one in findings):
         raise Refused(findings)
     with open_run(workspace, request.name, request.resume, inputs) as opened:
         log = Log(opened.directory / LOG)
         model, data = _model_and_data(workspace, prepared, opened, log)
-        outcome = _train(model, prepared, data, opened, log)
+        with memory_errors("a training step", lambda: _when_memory_ran_out(fit, opened)):
+            outcome = _train(model, prepared, data, opened, log)
         scale = _scale(model, prepared, log)
         _write(opened, request.recipe, prepared, model, {"training": outcome, **scale, "findings": _counted(findings)})
     return load_run(opened.directory)
+
+
+def _when_memory_ran_out(fit: Fit, opened: Opened) -> str:
+    """What to lower, and what of the work so far is kept."""
+    from train.fitting import what_to_lower
+
+    last = newest_whole(opened.directory / CHECKPOINTS)
+    kept = f"the checkpoint of step {step_of(last)} is kept" if last else "no checkpoint was due yet"
+    name = opened.directory.name
+    return (
+        f"{what_to_lower(fit)}. A changed recipe begins another run (--name NAME). This one is not lost: {kept}; where "
+        f"something else held the memory, free it and go on with --resume --name {name}"
+    )
 
 
 def _inputs(workspace: Workspace, path: Path, recipe: Recipe, release: Release) -> dict[str, Input]:
@@ -137,7 +155,6 @@ def _rows(prepared: Prepared, items: Sequence[Item]) -> list[Any]:
 
 def _train(model: Any, prepared: Prepared, data: Data, opened: Opened, log: Log) -> dict[str, Any]:
     """Train to the end or to the budget; leaves in `model` the adapter that is to be shipped. Returns the outcome."""
-    from train.model import memory_errors
     from train.trainer import GuardedTrainer
 
     checkpoints = opened.directory / CHECKPOINTS
@@ -150,7 +167,7 @@ def _train(model: Any, prepared: Prepared, data: Data, opened: Opened, log: Log)
         _end_log(log, outcome)
         return outcome
     log.keep_until(step_of(start) if start else 0)
-    with TrainingBar(steps) as bar, memory_errors("a training step"):
+    with TrainingBar(steps) as bar:
 
         def tell(event: dict[str, Any]) -> None:
             log.add(event)

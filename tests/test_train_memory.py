@@ -1,0 +1,282 @@
+"""The memory estimate: counts against real models, formulas against what is really kept, and what it advises."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from test_train_training import adapter, make_workspace
+
+from curate.errors import TrainingError
+from train.fitting import GIB, Fit, check_memory, device_memory, what_fits, what_to_lower
+from train.memory import Lengths, Shape, activation_bytes, estimate, shape_of
+from train.recipe import Recipe
+from train.training import Request, train
+from tutelage import main
+
+LENGTHS = Lengths(longest=1000, answer=200, kl_answer=150, general=300)
+
+
+def recipe(quantization: dict[str, Any] | None = None, lora: dict[str, Any] | None = None, **training: Any) -> Recipe:
+    data = {"base": {"model": "a/b"}, "quantization": quantization or {}, "lora": lora or {}, "training": training}
+    return Recipe.model_validate(data)
+
+
+def small(family: str = "Llama", **changes: Any) -> Any:
+    import transformers
+
+    sizes = {"vocab_size": 1000, "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32}
+    return getattr(transformers, f"{family}Config")(**{**sizes, **heads, **changes})
+
+
+def shape() -> Shape:
+    """Qwen3 4B, whose published size is 4.02 billion parameters."""
+    sizes = {"vocab_size": 151936, "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36}
+    heads = {"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": True}
+    return shape_of(small("Qwen3", **sizes, **heads), recipe().lora)
+
+
+@pytest.mark.parametrize("family", ["Llama", "Qwen3", "Gemma2"])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("targets", ["all-linear", ("q_proj", "down_proj")])
+def test_counts_are_those_of_the_real_model(tmp_path: Path, family: str, tied: bool, targets: Any) -> None:
+    import shared_base
+
+    from train.model import attach_lora, load_base
+
+    config = small(family, tie_word_embeddings=tied)
+    plan = recipe({"compute": "float32"}, {"rank": 3, "targets": targets}, device="cpu")
+    found = shape_of(config, plan.lora)
+    base = plan.base.model_copy(update={"model": str(shared_base.save(config, tmp_path))})
+    model = attach_lora(load_base(base, plan.quantization, "cpu")[0], plan.lora, 1)
+    four = [one for one in model.parameters() if type(one).__name__ == "Params4bit"]
+    assert sum(one.quant_state.shape.numel() for one in four) == found.quantised
+    assert sum(one.numel() for one in model.parameters() if one.requires_grad) == found.adapter
+    kept = {id(one): one for one in model.parameters() if not one.requires_grad and type(one).__name__ != "Params4bit"}
+    assert sum(one.numel() for one in kept.values()) == found.kept
+    constants = sum(_constant_bytes(one.quant_state) for one in four)
+    parts = estimate(found, plan, LENGTHS, "cpu").parts
+    assert parts["base, 4 bits"] == pytest.approx(sum(one.numel() for one in four) + constants, rel=0.02)
+    assert parts["embeddings, head and norms"] == sum(one.numel() * one.element_size() for one in kept.values())
+
+
+def _constant_bytes(state: Any) -> int:
+    """Bytes of a quantised weight's constants, both levels; bitsandbytes' own code tables are not the weight's."""
+    return int(state.absmax.nbytes + state.state2.absmax.nbytes)
+
+
+def test_sizes_that_are_published() -> None:
+    found = shape()
+    assert found.parameters == 4_022_468_096
+    parts = estimate(found, recipe(), LENGTHS, "cuda").parts
+    single = estimate(found, recipe({"double": False}), LENGTHS, "cuda").parts
+    # QLoRA, section 3: constants take 0.5 bits per parameter, 0.127 with double quantisation
+    assert parts["base, 4 bits"] * 8 / found.quantised == pytest.approx(4.127, abs=1e-3)
+    assert single["base, 4 bits"] * 8 / found.quantised == pytest.approx(4.5, abs=1e-3)
+
+
+@pytest.mark.parametrize("family", ["Llama", "Qwen3"])
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_activations_are_what_autograd_keeps(family: str, compute: str, dropout: float) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from train.model import attach_lora
+
+    plan = recipe({"compute": compute, "bits": None}, {"dropout": dropout, "rank": 8}, gradient_checkpointing=False)
+    model = AutoModelForCausalLM.from_config(small(family), dtype=getattr(torch, compute)).requires_grad_(False)
+    tuned = attach_lora(model, plan.lora, 1).train()
+    found = shape_of(small(family), plan.lora)
+    kept = _kept_bytes(tuned, compute)
+    assert activation_bytes(found, plan, 2 * 128, "cpu") == pytest.approx(kept, rel=0.25)
+    tuned.enable_input_require_grads()
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    checked = recipe({"compute": compute, "bits": None}, {"dropout": dropout, "rank": 8}, gradient_checkpointing=True)
+    layer = activation_bytes(replace(found, layers=1, inputs=found.inputs // 4), plan, 256, "cpu")
+    least = activation_bytes(found, checked, 256, "cpu") - layer  # all of one layer is kept only on the way back
+    assert least + 256 * 128 * 4 == pytest.approx(_kept_bytes(tuned, compute), rel=0.1)
+
+
+def _kept_bytes(model: Any, compute: str) -> int:
+    """Bytes of the tensors that a forward pass of 2 x 128 tokens keeps for the backward pass, each storage once."""
+    import torch
+
+    weights = {one.untyped_storage().data_ptr() for one in model.parameters()}
+    kept: dict[int, Any] = {}
+
+    def keep(tensor: Any) -> Any:
+        if tensor.untyped_storage().data_ptr() not in weights:
+            kept[tensor.untyped_storage().data_ptr()] = tensor  # held, so that no address is used twice
+        return tensor
+
+    ids = torch.randint(0, 1000, (2, 128))
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one),
+        torch.autocast("cpu", dtype=torch.bfloat16, enabled=compute == "bfloat16"),
+    ):
+        model.get_base_model().model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    return sum(one.untyped_storage().nbytes() for one in kept.values())
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_more_takes_more(device: str) -> None:
+    found, plan = shape(), recipe(gradient_checkpointing=False)
+
+    def total(lengths: Lengths = LENGTHS, **training: Any) -> int:
+        update = {"training": plan.training.model_copy(update=training)}
+        return estimate(found, plan.model_copy(update=update), lengths, device).total
+
+    assert total() < total(micro_batch=4) < total(micro_batch=8)
+    assert total() < total(replace(LENGTHS, longest=2000)) < total(replace(LENGTHS, longest=4000))
+    assert total() < total(replace(LENGTHS, answer=900))
+    assert total(gradient_checkpointing=True) < 0.7 * total()
+    assert total(gradient_checkpointing=None) == total(gradient_checkpointing=device == "cuda")
+    without = estimate(found, recipe({"bits": None}, gradient_checkpointing=False), LENGTHS, device)
+    assert without.total > total()
+
+
+def fit(memory: float, **training: Any) -> Fit:
+    return Fit(shape(), recipe(batch=16, **training), LENGTHS, "cuda", int(memory * GIB))
+
+
+def test_more_than_the_device_has_is_refused_and_nearly_that_is_said() -> None:
+    needed = fit(1).estimate.total / GIB
+    assert check_memory(fit(needed * 1.2)) == []
+    assert check_memory(Fit(shape(), recipe(), LENGTHS, "cuda", None)) == []
+    for memory, level in ((needed * 1.05, "warning"), (needed * 0.9, "error")):
+        (found,) = check_memory(fit(memory))
+        assert (found.rule, found.level) == ("memory", level)
+        assert "of the GPU" in found.message
+
+
+@pytest.mark.parametrize(
+    ("memory", "training", "keys"),
+    [
+        (12, {"micro_batch": 8}, {"micro_batch"}),
+        (12, {"micro_batch": 1, "gradient_checkpointing": False}, {"gradient_checkpointing"}),
+        (8.5, {"micro_batch": 8, "gradient_checkpointing": False}, {"micro_batch", "gradient_checkpointing"}),
+        (5.7, {"micro_batch": 8}, {"micro_batch", "max_length"}),
+    ],
+)
+def test_what_is_advised_fits(memory: float, training: dict[str, Any], keys: set[str]) -> None:
+    import re
+
+    given = fit(memory, **training)
+    (found,) = check_memory(given)
+    advised = {key: json.loads(value) for key, value in re.findall(r"training\.(\w+): (\w+)", found.fix)}
+    assert advised.keys() == keys
+    plan = given.recipe.model_copy(update={"training": given.recipe.training.model_copy(update=advised)})
+    longest = min(LENGTHS.longest, plan.training.max_length)
+    after = replace(given, recipe=plan, lengths=replace(LENGTHS, longest=longest))
+    assert after.estimate.total <= 0.9 * memory * GIB
+
+
+def test_a_base_that_never_fits() -> None:
+    assert "smaller base" in what_fits(fit(1), GIB)
+    plain = replace(fit(1), recipe=recipe({"bits": None}))
+    assert "quantization.bits: 4" in what_fits(plain, GIB)
+    lower = what_to_lower(fit(1, micro_batch=2, gradient_checkpointing=False))
+    assert "micro_batch: 1 (" in lower
+    assert "gradient_checkpointing: true (" in lower
+    assert "max_length: 750 (" in lower
+
+
+def test_this_machine_has_memory() -> None:
+    device, memory = device_memory("cpu")
+    assert device == "cpu"
+    assert memory is not None
+    assert 2**28 < memory <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_check_tells_and_judges(tmp_path: Path, tiny_base: Path) -> None:
+    place = make_workspace(tmp_path / "ws", tiny_base)
+    command = ["-C", str(place.root), "train", "check", str(place.recipe)]
+    ran = CliRunner().invoke(main, [*command, "--json"])
+    assert ran.exit_code == 0, ran.output
+    memory = json.loads(ran.stdout)["memory"]
+    assert memory["device"] == "cpu"
+    assert memory["needed"] == sum(memory["parts"].values()) < memory["available"]
+    small_gpu = CliRunner().invoke(main, [*command, "--json", "--gpu-memory", "0.5"])
+    assert small_gpu.exit_code == 3
+    assert json.loads(small_gpu.stdout)["counts"] == {"memory": 1}
+    assert "memory: about" in CliRunner().invoke(main, command).stdout
+
+
+def test_memory_that_runs_out_names_what_to_lower_and_loses_nothing(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from train.trainer import GuardedTrainer
+
+    whole = train(*_ready(tmp_path / "whole", tiny_base))
+    place, request = _ready(tmp_path / "ws", tiny_base)
+    compute = GuardedTrainer.compute_loss
+
+    def full(self: Any, *args: Any, **named: Any) -> Any:
+        if self.state.global_step == 6:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return compute(self, *args, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GuardedTrainer, "compute_loss", full)
+        with pytest.raises(TrainingError, match="out of memory") as caught:
+            train(place, request)
+    said = str(caught.value)
+    assert "training.micro_batch: 1 (" in said
+    assert "the checkpoint of step 4 is kept" in said
+    assert "--resume --name run1" in said
+    done = train(place, Request(place.recipe, name="run1", resume=True))
+    assert adapter(done.directory) == adapter(whole.directory)
+
+
+def _ready(root: Path, base: Path) -> tuple[Any, Request]:
+    place = make_workspace(root, base, adapter_scale=None)
+    return place, Request(place.recipe)
+
+
+PEAK = """
+import json, resource, sys
+from pathlib import Path
+from curate.workspace import Workspace
+from train.training import Request, train
+place = Workspace(Path(sys.argv[1]))
+train(place, Request(place.recipe))
+print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("micro_batch", [1, 32])
+def test_the_estimate_against_a_real_peak(tmp_path: Path, micro_batch: int) -> None:
+    import shared_base
+    import yaml
+
+    from curate.release import load_release
+    from train.fitting import fit_of
+    from train.preparation import prepare
+    from train.recipe import load_recipe
+
+    sizes = {"vocab_size": 320, "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 8}
+    base = shared_base.save(small(**sizes, initializer_range=0.02), tmp_path / "model")
+    place = make_workspace(tmp_path / "ws", base, adapter_scale=None, rehearsal=None, kl_to_base=None)
+    data = yaml.safe_load(place.recipe.read_text())
+    data["training"] |= {"batch": 32, "micro_batch": micro_batch, "epochs": 1.5, "learning_rate": 1e-4}
+    place.recipe.write_text(yaml.safe_dump(data))
+    wanted = fit_of(prepare(load_recipe(place.recipe), load_release(place.find("release", None)))).estimate.total
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", PEAK, str(place.root)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    peak = json.loads(done.stdout.splitlines()[-1])
+    print(f"estimated {wanted / GIB:.2f} GiB, measured {peak / GIB:.2f} GiB")
+    assert 0.6 < wanted / peak < 1.7

@@ -213,7 +213,10 @@ class Behaviour(_Written):
 
     def is_right(self, output: Any, pair: Pair) -> bool:
         """Whether an output's answer is one of the pair's, by the behaviour's comparator."""
-        given = self.answer_of(output)
+        return self.is_right_answer(self.answer_of(output), pair)
+
+    def is_right_answer(self, given: Any, pair: Pair) -> bool:
+        """Whether a bare answer (`MISSING` or None for none) is one of the pair's."""
         if given is MISSING or given is None:
             return False
         rule = self.answer or Answer()

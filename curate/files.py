@@ -38,13 +38,16 @@ def _finite(text: str) -> float:
     return value
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite)
+
+
 def parse_json(text: str) -> Any:
     """One JSON value as RFC 8259 has it: no NaN, no Infinity, no key twice, nothing after the value.
 
     Raises `ValueError` (`DuplicateKeyError` for a repeated key); nesting too deep to parse is a `ValueError` too.
     """
     try:
-        return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite)
+        return _DECODER.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

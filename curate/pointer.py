@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 MISSING = object()  # what a JSON Pointer that leads nowhere gives; None is a value
@@ -11,15 +12,22 @@ MISSING = object()  # what a JSON Pointer that leads nowhere gives; None is a va
 
 def resolve(value: Any, pointer: str) -> Any:
     """The value at a JSON Pointer (RFC 6901), or `MISSING`."""
-    for raw in pointer.split("/")[1:]:
-        key = raw.replace("~1", "/").replace("~0", "~")
-        if isinstance(value, dict) and key in value:
+    for key in _keys(pointer):
+        if isinstance(value, dict):
+            if key not in value:
+                return MISSING
             value = value[key]
         elif isinstance(value, list) and re.fullmatch(r"0|[1-9]\d*", key) and int(key) < len(value):
             value = value[int(key)]
         else:
             return MISSING
     return value
+
+
+@lru_cache(maxsize=10_000)
+def _keys(pointer: str) -> tuple[str, ...]:
+    """A pointer's reference tokens: the same few pointers are looked up in every pair."""
+    return tuple(raw.replace("~1", "/").replace("~0", "~") for raw in pointer.split("/")[1:])
 
 
 def same_json(left: Any, right: Any) -> bool:

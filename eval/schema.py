@@ -57,7 +57,7 @@ def read_output(behaviour: Behaviour, text: str, finish: str | None = None) -> R
         value = parse_json(text)
     except ValueError as error:
         return _read_broken(behaviour, text, finish, error)
-    if "\\ud" in text.lower() and not is_text(json.dumps(value, ensure_ascii=False)):
+    if "\\" in text and "\\ud" in text.lower() and not is_text(json.dumps(value, ensure_ascii=False)):
         return Reading(MISSING, NOT_JSON, False)  # its strings are no text; RFC 8259, section 8.2, promises nothing
     violations = _violations(behaviour, value)
     return Reading(value, violations[0].keyword if violations else None, not violations, tuple(violations))
@@ -193,17 +193,21 @@ def _fields(
     """Per JSON Pointer: `present` of all outputs, `valid` of those present, `correct` of the pairs that want it."""
     fields = {}
     for pointer in field_pointers(behaviour, pairs):
-        there = [resolve(reading.value, pointer) is not MISSING for reading in readings]
-        valid = sum(present and not _breaks(reading, pointer) for present, reading in zip(there, readings, strict=True))
-        wanted = [resolve(pair.output, pointer) is not MISSING for pair in pairs]
+        given = [resolve(reading.value, pointer) for reading in readings]
+        wanted = [resolve(pair.output, pointer) for pair in pairs]
+        there = sum(one is not MISSING for one in given)
+        breaking = sum(
+            one is not MISSING and bool(reading.violations) and _breaks(reading, pointer)
+            for one, reading in zip(given, readings, strict=True)
+        )
         correct = sum(
-            wants and present and _is_correct(behaviour, pointer, reading.value, pair)
-            for wants, present, reading, pair in zip(wanted, there, readings, pairs, strict=True)
+            left is not MISSING and right is not MISSING and _is_correct(behaviour, pointer, left, right, pair)
+            for left, right, pair in zip(given, wanted, pairs, strict=True)
         )
         fields[pointer] = {
-            "present": rate(sum(there), len(readings)),
-            "valid": rate(valid, sum(there)),
-            "correct": rate(correct, sum(wanted)),
+            "present": rate(there, len(readings)),
+            "valid": rate(there - breaking, there),
+            "correct": rate(correct, sum(one is not MISSING for one in wanted)),
         }
     return fields
 
@@ -212,11 +216,10 @@ def _breaks(reading: Reading, pointer: str) -> bool:
     return any(one.where == pointer or one.where.startswith(pointer + "/") for one in reading.violations)
 
 
-def _is_correct(behaviour: Behaviour, pointer: str, value: Any, pair: Pair) -> bool:
+def _is_correct(behaviour: Behaviour, pointer: str, given: Any, wanted: Any, pair: Pair) -> bool:
     """The answer by the behaviour's comparator, citations as a set, any other field as equal JSON."""
-    given, wanted = resolve(value, pointer), resolve(pair.output, pointer)
     if behaviour.answer and pointer == behaviour.answer.at and wanted is not None:
-        return behaviour.is_right(value, pair)
+        return behaviour.is_right_answer(given, pair)
     if behaviour.citations and pointer == behaviour.citations.at and isinstance(given, list):
         return isinstance(wanted, list) and set(map(str, given)) == set(map(str, wanted))
     return same_json(given, wanted)

@@ -262,12 +262,13 @@ def release(
     require_review(place, unreviewed)
     wanted = parse_fractions(fractions) if fractions is not None else None
     by: GroupBy = "passage" if group_by == "passage" else "document"
+    held = containing(place, erase) if erase else {}
+    for kind, names in held.items():  # said first: it counts even where too little is left for a release
+        say(f"{kind} that hold something of {', '.join(erase)}: {', '.join(names) or 'none'}")
     made = make_release(place, Options(name, wanted, by, fresh, unreviewed, erase))
     document = release_document(made)
     if erase:
-        document["erased_from"] = containing(place, erase)
-        for kind, names in document["erased_from"].items():
-            say(f"{kind} that hold something of {', '.join(erase)}: {', '.join(names) or 'none'}")
+        document["erased_from"] = held
         say("The pairs themselves are still in pairs.jsonl and review/: delete them there for good.")
     for line in made.release.manifest.details["warnings"]:
         say(f"Note: {line}")

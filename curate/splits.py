@@ -213,6 +213,12 @@ def _need_groups(groups: Sequence[object], counts: Mapping[Split, Counter[bool]]
     empty = [split for split in wanted if not counts[split]]
     if len(groups) >= len(empty):
         return
+    if len(empty) < len(wanted):
+        raise WorkspaceError(
+            f"nothing is left for {' and '.join(empty)}: the other pairs keep the splits of earlier releases",
+            fix="let people settle more pairs, or add some from other documents; or split anew with --fresh, where no"
+            " model has been trained on the earlier release",
+        )
     what = "all pairs hang together" if len(groups) == 1 else f"the pairs make only {len(groups)} groups"
     raise WorkspaceError(
         f"{what} (by shared documents, near-duplicates and twins), and {len(empty)} splits need one each",

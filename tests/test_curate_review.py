@@ -335,6 +335,15 @@ def test_erase_leaves_nothing_of_a_reviewer_or_a_source(place: Workspace) -> Non
     assert load_release(place.releases / "before").manifest.name == "before"
 
 
+def test_erase_says_what_holds_a_name_even_where_too_little_is_left_for_a_release(place: Workspace) -> None:
+    settle_all(place)
+    make_release(place, Options(name="before"))
+    done = CliRunner().invoke(tutelage.main, ["-C", str(place.root), "curate", "release", "--erase", "anna"])
+    assert done.exit_code == 1
+    assert "releases that hold something of anna: before" in done.stderr
+    assert "there is no pair to release" in done.stderr
+
+
 def test_state_is_a_function_of_the_files(place: Workspace) -> None:
     settle_all(place)
     state = review_state(place)

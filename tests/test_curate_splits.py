@@ -224,3 +224,10 @@ def test_the_split_does_not_hang_on_the_hash_seed() -> None:
         for seed in ("1", "2", "3")
     }
     assert len(runs) == 1
+
+
+def test_a_split_that_nothing_is_left_for_is_named() -> None:
+    """Where others keep the splits of an earlier release, more pairs or a new split are the way out."""
+    members = [Member(f"m{i}", frozenset({f"doc:{i}"}), True, "train") for i in range(5)]
+    with pytest.raises(WorkspaceError, match=r"nothing is left for validation and calibration and test(?s:.)*--fresh"):
+        assign(members)

@@ -76,10 +76,40 @@ def synthetic_pair(number: int) -> Pair:
 
 
 def make_workspace(root: Path, pairs: int = PAIRS) -> Path:
+    _make_bare_workspace(root)
+    write_pairs(root / "pairs.jsonl", map(synthetic_pair, range(pairs)))
+    return root
+
+
+def _make_bare_workspace(root: Path) -> None:
     root.mkdir(parents=True)
     (root / "behaviour.yaml").write_text(BEHAVIOUR, encoding="utf-8")
     (root / "schema.json").write_text(json.dumps(SCHEMA), encoding="utf-8")
-    write_pairs(root / "pairs.jsonl", map(synthetic_pair, range(pairs)))
+
+
+def squad_log() -> Path | None:
+    """A log of RAG traces made from SQuAD 2.0, too large to be committed: `$TUTELAGE_SQUAD_LOG`, else beside us."""
+    given = os.environ.get("TUTELAGE_SQUAD_LOG")
+    path = Path(given) if given else ROOT.parent / "shared" / "data" / "squad2-rag-log.jsonl"
+    assert path.is_file() or not given, f"TUTELAGE_SQUAD_LOG={given}: no such file"
+    return path if path.is_file() else None
+
+
+def make_log_workspace(root: Path) -> Path:
+    """300 traces of the SQuAD log, spread over its documents; 300 made-up pairs where the log is not there."""
+    log = squad_log()
+    if log is None:
+        return make_workspace(root)
+    _make_bare_workspace(root)
+    lines = log.read_text(encoding="utf-8").splitlines()
+    traces = root / "rag-log.jsonl"
+    traces.write_text("\n".join(lines[:: len(lines) // PAIRS][:PAIRS]) + "\n", encoding="utf-8")
+    run(
+        root, "curate", "import", str(traces), "--map", "id=trace_id", "--map", "question=query",
+        "--map", "passages=documents", "--map", "output.answer=answer", "--map", "output.citations=gold_doc",
+        "--map", "answerable=accepted_answers", "--map", "accepted=accepted_answers",
+        "--set", "output.status=answered", "--abstain-unanswerable", "--renumber-passages",
+    )  # fmt: skip
     return root
 
 

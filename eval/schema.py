@@ -139,6 +139,19 @@ def _embedded(behaviour: Behaviour, text: str) -> Iterator[bool]:
     if fence and _parses(fence.group(1)):
         yield _passes(behaviour, fence.group(1))
         return
+    for start, end in _values_in(text):
+        passes = _passes(behaviour, text[start:end])
+        if passes or text[start] == "{":
+            yield passes
+
+
+def embedded_span(text: str) -> tuple[int, int] | None:
+    """Characters [start, end) of the longest JSON object or list inside a fence or prose; None where there is none."""
+    return max(_values_in(text), key=lambda span: (span[1] - span[0], -span[0]), default=None)
+
+
+def _values_in(text: str) -> Iterator[tuple[int, int]]:
+    """Where the objects and lists stand that parse, from left to right, none inside another."""
     place = 0
     for _ in range(_MOST_TRIES):
         start = min((at for at in (text.find("{", place), text.find("[", place)) if at >= 0), default=-1)
@@ -149,23 +162,7 @@ def _embedded(behaviour: Behaviour, text: str) -> Iterator[bool]:
         except (ValueError, RecursionError):
             place = start + 1
             continue
-        passes = _passes(behaviour, text[start:place])
-        if passes or text[start] == "{":
-            yield passes
-
-
-def embedded_span(text: str) -> tuple[int, int] | None:
-    """Characters [start, end) of the first JSON object or list inside a fence or prose; None where there is none."""
-    place = 0
-    for _ in range(_MOST_TRIES):
-        start = min((at for at in (text.find("{", place), text.find("[", place)) if at >= 0), default=-1)
-        if start < 0:
-            return None
-        try:
-            return start, _DECODER.raw_decode(text, start)[1]
-        except (ValueError, RecursionError):
-            place = start + 1
-    return None
+        yield start, place
 
 
 def _passes(behaviour: Behaviour, text: str) -> bool:

@@ -24,7 +24,8 @@ from eval.predictions import Prediction
 from eval.report import markdown_code, markdown_fence, markdown_text, render_html, render_markdown, write_report
 from eval.running import rewrite_pages
 from eval.scoring import assemble_scores, grade, score_graded
-from eval.sections import SHOWN
+from eval.sections import SHOWN, split_at
+from eval.statistics import rate
 
 EVIL = "<script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>\"'&{{ 7*7 }}"
 
@@ -141,13 +142,19 @@ def hostile() -> tuple[dict[str, Any], list[Any]]:
         answerable=True,
         meta={EVIL: EVIL},
     )
-    graded = grade(rules, [pair], {EVIL: Prediction(id=EVIL, output=json.dumps({**eval_cases.answer("no"), EVIL: 1}))})
+    said = Prediction(
+        id=EVIL, output=json.dumps({**eval_cases.answer("no"), EVIL: 1}), latency_seconds=1.0, tokens=3, finish="stop"
+    )
+    graded = grade(rules, [pair], {EVIL: said})
     sides = eval_cases.results({EVIL: (30, 0.9, 0.1)})
     from eval.retention import retention_numbers
 
     link = {"role": EVIL, "name": EVIL, "sha256": EVIL, "made_from": EVIL}
     made_from = {"title": EVIL, "subtitle": EVIL, "chain": [link], "facts": [[EVIL, EVIL]]}
-    scores = assemble_scores(rules, score_graded(rules, graded), None, retention_numbers(*sides), made_from)
+    one = score_graded(rules, graded, slices=(EVIL,))
+    scores = assemble_scores(rules, one, one, retention_numbers(*sides), made_from)
+    scores["constrained"] = {"engine": EVIL, "ignored": [EVIL], "tuned": one, "base": one}
+    scores["vocabulary"] = {"avoided": rate(1, 2), "terms": {EVIL: {"prefer": EVIL, "used": rate(1, 2)}}}
     scores["reasons"] = [EVIL]
     scores["schema"]["violations"] = {EVIL: scores["schema"]["recoverable"] | {"value": 1.0}}
     scores["schema"]["fields"] = {EVIL: {"present": None, "valid": None, "correct": None}}
@@ -158,6 +165,7 @@ def hostile() -> tuple[dict[str, Any], list[Any]]:
 def test_everything_from_data_is_escaped() -> None:
     scores, failures = hostile()
     assert failures[0].kinds == ("schema",)
+    assert EVIL in json.dumps(scores["slices"], ensure_ascii=False).replace('\\"', '"')
     html = render_html(scores, failures)
     page = Page(html)
     assert [tag for tag, _ in page.elements].count("script") == 1
@@ -165,6 +173,18 @@ def test_everything_from_data_is_escaped() -> None:
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
     assert "49" not in re.findall(r"&amp;(.{0,4})", html), "a template in data is never run"
     assert page.text.count(" ".join(EVIL.split())) > 10
+
+
+def test_markup_in_a_marked_output_stays_text() -> None:
+    rules = eval_cases.behaviour()
+    pair = eval_cases.pairs(2)[1]
+    answered = Prediction(id=pair.id, output=json.dumps({**eval_cases.answer(EVIL), "citations": [EVIL]}))
+    found = find_failures(rules, grade(rules, [pair], {pair.id: answered}))
+    parts = split_at(found[0].given, found[0].marks)
+    assert [text for text, wrong in parts if wrong] == [json.dumps(EVIL)[1:-1]] * 2
+    page = Page(render_html(eval_cases.scored()[0], found))
+    assert [tag for tag, _ in page.elements].count("mark") == 2
+    assert [tag for tag, _ in page.elements].count("script") == 1
 
 
 def test_markdown_from_data_is_no_markup() -> None:

@@ -30,8 +30,12 @@ def interval(rate: Mapping[str, Any] | None) -> str:
 
 def slices(scores: Scores) -> list[Picture]:
     """One picture for each key of `meta` that was asked for: the share of right outputs by its values, worst first."""
-    found = [one for one in scores.get("slices") or () if one["values"]]
-    return [_slice(number, one, _right(scores)) for number, one in enumerate(found)]
+    return [_slice(number, one, _right(scores)) for number, one in enumerate(found_slices(scores))]
+
+
+def found_slices(scores: Scores) -> list[Mapping[str, Any]]:
+    """The slices by a key that some pair has."""
+    return [one for one in scores.get("slices") or () if any(row["value"] is not None for row in one["values"])]
 
 
 def _right(scores: Scores) -> float | None:

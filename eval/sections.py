@@ -128,6 +128,9 @@ def missing(scores: Scores) -> list[dict[str, str]]:
     for name, title in (("abstention", MATRIX["title"]), ("grounding", "Grounding")):
         absent = matrix(scores)["why"] if name == "abstention" else not part_of(scores, name)
         found += [(title, WHY_MISSING[name])] if absent else []
+    there = breakdowns.found_slices(scores)
+    absent_keys = [one["key"] for one in scores.get("slices") or () if one not in there]
+    found += [(f"By {key}", "No pair has this key in its meta.") for key in absent_keys]
     reasons: dict[str, list[str]] = {}
     for title, why in found:
         reasons.setdefault(str(why), []).append(title)
@@ -136,7 +139,7 @@ def missing(scores: Scores) -> list[dict[str, str]]:
 
 def asides(scores: Scores) -> list[str]:
     """What the page shows at length, in a sentence each: slices, honesty, vocabulary, bound outputs, cost."""
-    said = [breakdowns.slice_sentence(one) for one in scores.get("slices") or () if one["values"]]
+    said = [breakdowns.slice_sentence(one) for one in breakdowns.found_slices(scores)]
     honesty = part_of(scores, "honesty")
     if honesty.get("prudence"):
         over = breakdowns.interval(honesty["over_conservativeness"])

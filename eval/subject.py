@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from curate.errors import WorkspaceError
 from curate.files import sha256_value
-from curate.manifest import NAME, Input
+from curate.manifest import Input
 from curate.release import Release
 from curate.workspace import Workspace
 from train.recipe import Base, Quantization
-from train.run import Run, load_run
+from train.run import Run, check_contract, load_run
 
 if TYPE_CHECKING:
     from curate.behaviour import Behaviour
@@ -166,7 +166,7 @@ def _precision(device: str) -> Literal["bfloat16", "float32"]:
 def find_subject(workspace: Workspace, named: str, device: str = "auto") -> Subject:
     """The run of that name or path, the model in that directory, or the model of that name on the hub."""
     path = Path(named)
-    if (path / "config.json").is_file() and not (path / NAME).is_file():
+    if (path / "config.json").is_file():  # a model; an exported one has a manifest beside it
         return Subject(path.resolve().name, Base(model=str(path.resolve())), None, device)
     try:
         run = load_run(workspace.find("run", named))
@@ -189,24 +189,6 @@ def find_endpoint(workspace: Workspace, named: str, served: Served) -> Endpoint:
             raise
         return Endpoint(named.rpartition("/")[2], served)
     return Endpoint(f"{run.manifest.name}-served", served, run)
-
-
-def check_contract(run: Run, tokenizer: Any) -> None:
-    """Raise `WorkspaceError` where prompts would be written otherwise than in training."""
-    from train.rendering import contract
-
-    trained = run.contract
-    stop = [one["id"] for one in trained["stop_tokens"]]
-    now = contract(tokenizer, stop, trained["example"]["messages"])
-    parts = ("template_sha256", "stop_tokens", "bos_token", "example")
-    changed = [part for part in parts if now[part] != trained[part]]
-    if changed:
-        raise WorkspaceError(
-            f"the base's tokenizer is not what this run was trained with: {', '.join(changed)} changed, so the answers "
-            "would say nothing about the run",
-            where=str(run.directory),
-            fix="put back the tokenizer and its chat template, or train again",
-        )
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from typing import Any
 from curate.errors import WorkspaceError
 from curate.files import read_json, sha256_file
 from curate.manifest import NAME, read_manifest
+from eval.abstention import RIGHT
 from eval.gate import PLACES
 from eval.scoring import compare_outcomes
-from eval.statistics import holm
+from eval.statistics import Rate, holm, rate
 
 SCORES = "scores.json"
 EXTRA = ("truthfulness", "f1")
@@ -47,11 +48,12 @@ def name_reports(directories: Sequence[Path]) -> dict[str, dict[str, Any]]:
 def compare_reports(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """{"reports", "numbers", "differences"} of two or more reports, each against the first.
 
-    `numbers` has a row per gate line and more; `differences` are paired, on the pairs both reports answered, with
-    p-values adjusted for their number (Holm). A difference is `real` where that is below 0.05.
+    `numbers` has a row for what is right, one per gate line, and more; `differences` are paired, on the pairs both
+    reports answered, with p-values adjusted for their number (Holm). A difference is `real` where that is below 0.05.
     """
     names = list(named)
-    rows = {str(metric): _row(named.values(), place.part, place.key) for metric, place in PLACES.items()}
+    rows = {"right": [_right(scores.get("outcomes") or {}) for scores in named.values()]}
+    rows |= {str(metric): _row(named.values(), place.part, place.key) for metric, place in PLACES.items()}
     rows |= {key: _row(named.values(), "abstention", key) for key in EXTRA}
     first = named[names[0]].get("outcomes") or {}
     found = {name: compare_outcomes(first, named[name].get("outcomes") or {}) for name in names[1:]}
@@ -73,6 +75,11 @@ def compare_reports(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             for name, one in found.items()
         ],
     }
+
+
+def _right(outcomes: Mapping[str, str]) -> Rate | None:
+    """Answered rightly or rightly held back."""
+    return rate(sum(one in RIGHT for one in outcomes.values()), len(outcomes))
 
 
 def _row(reports: Sequence[Mapping[str, Any]] | Any, part: str, key: str) -> list[Any]:

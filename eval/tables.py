@@ -126,5 +126,7 @@ def comparison_text(compared: Mapping[str, Any]) -> str:
             continue
         real = "a real difference" if paired["real"] else "no more than chance gives"
         said = f"{one['second']} against {one['first']}, right on {paired['n']:,} common pairs: {_difference(paired)}"
+        if paired["adjusted_p"] != paired["mcnemar_p"]:
+            said += f" ({paired['adjusted_p']:.2g} adjusted for {len(compared['differences'])} comparisons)"
         lines.append(f"{said}: {real}")
     return "\n\n".join([columns(rows), "\n".join(lines)])

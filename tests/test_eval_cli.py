@@ -197,8 +197,26 @@ def test_compare_says_which_differences_are_real(workspace: Path) -> None:
     assert paired["only_first"] == 0
     assert paired["real"] is True
     assert document["numbers"]["schema_adherence"][1]["value"] == 1.0
+    assert document["numbers"]["right"][1]["value"] == 1.0
     assert run(workspace, "compare", "good").exit_code == 2
     assert "stands twice" in run(workspace, "compare", "good", "good").stderr
+
+
+def test_three_reports_are_held_against_the_first_with_adjusted_p_values(workspace: Path) -> None:
+    lines = (workspace / "good.jsonl").read_text().splitlines()
+    worse = [json.dumps({**json.loads(line), "output": "no"}) if i < 6 else line for i, line in enumerate(lines)]
+    (workspace / "worse.jsonl").write_text("\n".join(worse) + "\n")
+    for name in ("good", "worse", "bad"):
+        out = workspace / "reports" / name
+        run(workspace, "score", workspace / f"{name}.jsonl", "--pairs", workspace / "pairs.jsonl", "--out", out)
+    document = json.loads(run(workspace, "compare", "good", "worse", "bad", "--json").stdout)
+    near, far = (one["paired"] for one in document["differences"])
+    assert near["mcnemar_p"] == near["adjusted_p"] == pytest.approx(2 / 2**6), "Holm leaves the largest as it is"
+    assert far["adjusted_p"] == pytest.approx(2 * far["mcnemar_p"])
+    assert (near["real"], far["real"]) == (True, True)
+    text = run(workspace, "compare", "good", "worse", "bad").stdout
+    assert text.splitlines()[0].split() == ["good", "worse", "bad"]
+    assert "adjusted for 2 comparisons" in text
 
 
 @pytest.mark.parametrize(("wrong", "n", "code"), [(0, 200, 0), (20, 200, 3), (0, 50, 4), (1, 120, 4)])

@@ -224,6 +224,31 @@ def test_null_sections_say_why() -> None:
     assert "no run that tried several adapter scales" in text
 
 
+def test_parts_and_costs_are_shown_where_they_were_measured(scored: tuple[dict[str, Any], list[Any]]) -> None:
+    scores, failures = scored
+    page = Page(render_html(scores, failures))
+    worst = scores["slices"][0]["values"][0]
+    assert f"By topic, {worst['value']} fares worst: {100 * worst['right']['value']:.1f}" in page.text
+    assert "llguidance 1 saw to it" in page.text
+    there = {"slices-0", "latency", "constrained", "numbers-honesty", "numbers-vocabulary", "numbers-recalibration"}
+    assert there <= set(page.ids)
+    assert "“azure” instead of “navy”" in page.text
+    text = render_markdown(scores, failures)
+    for words in ("By topic, ", "Prudence ", "use a term to avoid", "llguidance", "For an answer the tuned"):
+        assert text.count(words) == 1
+    bare = {**scores, "slices": [], "latency": None, "constrained": None, "honesty": None, "vocabulary": None}
+    assert not there & set(Page(render_html({**bare, "calibration": None}, failures)).ids)
+    assert "## Besides" not in render_markdown(bare, failures)
+
+
+def test_a_slice_by_a_key_that_no_pair_has_is_said_and_not_drawn(scored: tuple[dict[str, Any], list[Any]]) -> None:
+    scores, failures = scored
+    row = {**scores["slices"][0]["values"][0], "value": None}
+    page = Page(render_html({**scores, "slices": [{"key": "team", "values": [row], "left_out": 0}]}, failures))
+    assert "slices-0" not in page.ids
+    assert "By team No pair has this key in its meta." in page.text
+
+
 def test_text_behaviour_gets_a_page() -> None:
     rules = eval_cases.behaviour(
         output=Output(format="text"), schema_document=None, abstain=None, answer=None, citations=None

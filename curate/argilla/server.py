@@ -51,7 +51,7 @@ def serving(python: Path, options: Options) -> Iterator[tuple[subprocess.Popen[b
     """
     home = private_directory(options.home)
     try:
-        with FileLock(home / ".lock", timeout=0):
+        with FileLock(home / ".lock", timeout=3):  # one that is just ending may take a moment
             credentials = ensure_credentials(home)
             check_options(options)
             process = _start(python, options, credentials)
@@ -108,6 +108,7 @@ def _start(python: Path, options: Options, credentials: Credentials) -> subproce
             cwd=options.home,
             env={**keep, "TMPDIR": str(temporary.absolute()), "PYTHONUNBUFFERED": "1"},
             start_new_session=True,  # Ctrl-C reaches us alone; we end the server
+            umask=0o077,  # the database holds keys too
         )
     settings = {**options._asdict(), "home": str(options.home.absolute()), **credentials._asdict()}
     assert process.stdin is not None

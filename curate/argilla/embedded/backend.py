@@ -80,7 +80,7 @@ class Backend(Protocol):
         ...
 
     def ranking(self, dataset_id: UUID, clauses: list[Clause], field: str | None) -> FromClause:
-        """Rows `record_id`, `rank` of the records that hold any term; a higher rank is a better match."""
+        """Rows `record_id`, `rank` of the records that meet every clause; a higher rank is a better match."""
         ...
 
     async def write(self, db: AsyncSession, entries: list[Entry]) -> None:

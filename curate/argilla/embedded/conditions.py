@@ -140,16 +140,17 @@ def _response_key(backend: Backend, scope: ResponseFilterScope) -> ColumnElement
 def text_conditions(
     backend: Backend, dataset_id: UUID, query: TextQuery | str | None
 ) -> tuple[list[ColumnElement[bool]], FromClause | None]:
-    """What a text query lets through, and where it asks for words the ranking to sort by."""
+    """What a text query lets through, and where it asks for words the ranking to join with: the records that hold them.
+
+    Each clause is searched for once, since a prefix may stand in every field of every record.
+    """
     if query is None:
         return [], None
     words, field = (query, None) if isinstance(query, str) else (str(query.q), query.field)
     clauses = parse_query(words)
     if not clauses:
         return [false()], None
-    tests: list[ColumnElement[bool]] = []
-    for clause in clauses:
-        test = Record.id.in_(backend.matching(dataset_id, clause.terms, field))
-        tests.append(not_(test) if clause.negated else test)
+    unwanted = [clause for clause in clauses if clause.negated]
+    tests = [not_(Record.id.in_(backend.matching(dataset_id, clause.terms, field))) for clause in unwanted]
     wanted = [clause for clause in clauses if not clause.negated]
     return tests, backend.ranking(dataset_id, wanted, field) if wanted else None

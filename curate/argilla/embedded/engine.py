@@ -185,20 +185,25 @@ class EmbeddedSearchEngine(SearchEngine):  # type: ignore[misc]  # argilla-serve
     ) -> SearchResponses:
         tests, ranking = text_conditions(self.backend, dataset.id, query)
         tests = [Record.dataset_id == dataset.id, *tests, *([condition(self.backend, filter)] if filter else [])]
-        page: Select[Any] = select(Record.id, literal(1.0))
+        found: Select[Any] = select(Record.id, literal(1.0), func.count().over())
         order: list[Any] = []
         if ranking is not None:
-            page = select(Record.id, ranking.c.rank).join(ranking, ranking.c.record_id == Record.id)
+            found = select(Record.id, ranking.c.rank, func.count().over())
+            found = found.join(ranking, ranking.c.record_id == Record.id)
             order = [ranking.c.rank.desc()]
         if sort:
             order = [ordering(self.backend, one) for one in sort]
         elif user_id:
             order.append(self.backend.shuffle(Record.id, user_id))
-        page = page.where(*tests).order_by(*order, Record.inserted_at, Record.id).offset(offset).limit(limit)
+        found = found.where(*tests)
+        page = found.order_by(*order, Record.inserted_at, Record.id).offset(offset).limit(limit)
         async with AsyncSessionLocal() as db:
-            total = await db.scalar(select(func.count(Record.id)).where(*tests))
             rows = (await db.execute(page)).all()
-        return SearchResponses(items=[SearchResponseItem(record_id=i, score=s) for i, s in rows], total=total or 0)
+            total = rows[0][2] if rows else 0
+            if not rows and offset:  # a page beyond the last one says nothing of how many there are
+                total = await db.scalar(select(func.count()).select_from(found.subquery()))
+        items = [SearchResponseItem(record_id=name, score=score) for name, score, _ in rows]
+        return SearchResponses(items=items, total=total or 0)
 
     async def similarity_search(
         self,
@@ -218,13 +223,15 @@ class EmbeddedSearchEngine(SearchEngine):  # type: ignore[misc]  # argilla-serve
         wanted = value if record is None else record.vector_value_by_vector_settings(vector_settings)
         if not wanted:
             raise ValueError("the record has no vector of that name")
-        tests, _ = text_conditions(self.backend, dataset.id, query)
+        tests, ranking = text_conditions(self.backend, dataset.id, query)
         tests += [Record.dataset_id == dataset.id, Vector.vector_settings_id == vector_settings.id]
         if filter:
             tests.append(condition(self.backend, filter))
         if record is not None:
             tests.append(Record.id != record.id)
         candidates = select(Vector.record_id, Vector.value).join(Record, Record.id == Vector.record_id)
+        if ranking is not None:
+            candidates = candidates.join(ranking, ranking.c.record_id == Record.id)
         async with AsyncSessionLocal() as db:
             rows = (await db.execute(candidates.where(*tests))).all()
         if not rows:

@@ -21,6 +21,7 @@ from sqlalchemy import (
     select,
     table,
     text,
+    union_all,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -102,12 +103,14 @@ class PostgreSQL:
         return query.where(_TEXT.c.field == field) if field else query
 
     def ranking(self, dataset_id: UUID, clauses: list[Clause], field: str | None) -> FromClause:
-        terms = tuple(term for clause in clauses for term in clause.terms)
-        best = func.max(func.ts_rank(_TEXT.c.body, _query(terms))).label("rank")
-        query = select(_TEXT.c.record_id, best)
-        query = query.where(_TEXT.c.dataset_id == dataset_id, _TEXT.c.body.op("@@")(_query(terms)))
-        query = query.where(_TEXT.c.field == field) if field else query
-        return query.group_by(_TEXT.c.record_id).subquery()
+        parts = []
+        for clause in clauses:
+            best = func.max(func.ts_rank(_TEXT.c.body, _query(clause.terms))).label("rank")
+            hits = self.matching(dataset_id, clause.terms, field).with_only_columns(_TEXT.c.record_id, best)
+            parts.append(hits.group_by(_TEXT.c.record_id))
+        found = union_all(*parts).subquery()
+        every = select(found.c.record_id, func.sum(found.c.rank).label("rank")).group_by(found.c.record_id)
+        return every.having(func.count() == len(clauses)).subquery()
 
     async def write(self, db: AsyncSession, entries: list[Entry]) -> None:
         statement = text(

@@ -19,8 +19,10 @@ from sqlalchemy import (
     event,
     func,
     insert,
+    literal,
     select,
     table,
+    union_all,
 )
 from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -47,8 +49,9 @@ _STATEMENTS = (
 )  # fmt: skip
 
 
-def _mix(record_id: str, seed: str) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{seed}{record_id}".encode(), digest_size=7).digest(), "big")
+def _mix(record_id: str, seed: int) -> int:
+    """Fibonacci hashing of the random bits of a record's id; called for every record of a page's dataset."""
+    return int(record_id[:15], 16) * seed & 0xFFFFFFFFFFFFFFF
 
 
 def listen() -> None:
@@ -59,6 +62,7 @@ def listen() -> None:
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute("PRAGMA synchronous = NORMAL")  # with the log: no damage at a crash
+        cursor.execute("PRAGMA mmap_size = 1073741824")  # a page of the queue looks at every record of a dataset
         cursor.close()
 
     event.listen(Engine, "connect", prepare)
@@ -111,17 +115,26 @@ class SQLite:
         return value.replace("-", "")
 
     def shuffle(self, record_id: Any, user_id: UUID | str) -> ColumnElement[Any]:
-        return func.tutelage_mix(record_id, str(user_id))
+        seed = hashlib.blake2b(str(user_id).encode(), digest_size=7).digest()
+        return func.tutelage_mix(record_id, int.from_bytes(seed, "big") | 1)
 
     def matching(self, dataset_id: UUID, terms: tuple[Term, ...], field: str | None) -> Select[Any]:
         return _hits(dataset_id, terms, field, TEXT.c.record_id)
 
     def ranking(self, dataset_id: UUID, clauses: list[Clause], field: str | None) -> FromClause:
-        terms = tuple(term for clause in clauses for term in clause.terms)
-        # LIMIT keeps SQLite from folding bm25 into the aggregate, where it cannot run.
-        hits = _hits(dataset_id, terms, field, TEXT.c.record_id, _FTS.c.rank).limit(-1).subquery()
-        best = -func.min(hits.c.rank)  # bm25 is the better the lower
-        return select(hits.c.record_id, best.label("rank")).group_by(hits.c.record_id).subquery()
+        parts = []
+        for clause in clauses:
+            # What begins with a prefix counts 1, as in Elasticsearch: bm25 of all it stands for says little, and costs.
+            rank = literal(-1.0) if all(term.prefix for term in clause.terms) else _FTS.c.rank
+            # LIMIT keeps SQLite from folding bm25 into the aggregate, where it cannot run.
+            hits = _hits(dataset_id, clause.terms, field, TEXT.c.record_id, rank.label("rank")).limit(-1).subquery()
+            best = -func.min(hits.c.rank)  # bm25 is the better the lower
+            parts.append(select(hits.c.record_id, best.label("rank")).group_by(hits.c.record_id))
+        if len(parts) == 1:
+            return parts[0].subquery()
+        found = union_all(*parts).subquery()
+        every = select(found.c.record_id, func.sum(found.c.rank).label("rank")).group_by(found.c.record_id)
+        return every.having(func.count() == len(clauses)).subquery()
 
     async def write(self, db: AsyncSession, entries: list[Entry]) -> None:
         if not entries:

@@ -93,6 +93,9 @@ def test_all_faults_at_once_by_their_dotted_path(tmp_path: Path) -> None:
         ("base: {model: a/b}\nguards: {adapter_scale: {from: []}}", "adapter_scale.from"),
         ("base: {model: a/b}\nguards: {adapter_scale: {from: [1.5]}}", "adapter_scale.from"),
         ("base: {model: a/b}\nguards: {rehearsal: null}", "rehearsal is off"),
+        ("base: {model: a/b}\nguards: {mask_unlikely: {below: 1.5}}", "guards.mask_unlikely.below"),
+        ("base: {model: a/b}\nguards: {self_distillation: {words: 3}}", "guards.self_distillation.words: unknown key"),
+        ("base: {model: a/b, template_arguments: {'a b': 1}}", "base.template_arguments.a b"),
         (
             "base: {model: a/b}\nguards: {rehearsal: {prompts: none.jsonl}}",
             "guards.rehearsal.prompts: there is no file",
@@ -119,6 +122,8 @@ def test_guards_can_be_off(tmp_path: Path, off: str) -> None:
     lines = "".join(f"  {name}: {off}\n" for name in names)
     guards = load(tmp_path, f"base: {{model: a/b}}\nguards:\n{lines}").guards
     assert [getattr(guards, name) for name in names] == [None] * 5
+    assert guards.self_distillation is None  # these two are off unless asked for
+    assert guards.mask_unlikely is None
 
 
 def test_paths_start_at_the_recipe_and_move_with_it(tmp_path: Path, tiny_base: Path) -> None:

@@ -118,11 +118,13 @@ def test_the_log_tells_the_whole_story_once(finished: Any) -> None:
     assert steps == list(range(1, len(steps) + 1))
     assert [one["step"] for one in told if one["event"] == "evaluation"] == [*range(4, len(steps), 4), len(steps)]
     counts = Counter(one["event"] for one in told)
+    assert run.manifest.details["targets"] is None  # both guards of the targets are off unless asked for
     assert (counts["start"], counts["base"], counts["scale"], counts["chosen"]) == (1, 1, 3, 1)
     start = told[0]
     assert start["rehearsal"] == round(start["pairs"] * 0.25)
     evaluation = next(one for one in told if one["event"] == "evaluation")
-    assert {"task_loss", "retention_loss", "retention_rise", "kl"} <= evaluation.keys()
+    assert {"task_loss", "task_kl", "retention_loss", "retention_rise", "kl"} <= evaluation.keys()
+    assert evaluation["task_kl"] > 0
 
 
 def test_training_lowers_the_loss_and_the_tuned_model_differs_by_its_adapter(finished: Any) -> None:
@@ -294,6 +296,7 @@ def test_an_unfinished_run_is_resumed_only_as_it_was(
 def test_rehearsal_by_the_base_itself_is_made_once(
     tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import train.own as own_words
     import train.rehearsal as rehearsal
 
     monkeypatch.setattr(rehearsal, "ANSWER_TOKENS", 6)
@@ -308,8 +311,22 @@ def test_rehearsal_by_the_base_itself_is_made_once(
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("the answers were there already")
 
-    monkeypatch.setattr(rehearsal, "generate", never)
+    monkeypatch.setattr(own_words, "generate", never)
     train(place, Request(place.recipe, name="again"))
+
+
+def test_targets_of_the_bases_own_are_told_in_log_and_manifest(tmp_path: Path, tiny_base: Path) -> None:
+    guards = {"self_distillation": {"tokens": 12}, "mask_unlikely": {"below": 0.5}, "adapter_scale": None}
+    place = make_workspace(tmp_path / "ws", tiny_base, **guards)
+    run = train(place, Request(place.recipe))
+    told = run.manifest.details["targets"]
+    assert told["self_distillation"]["asked"] > 0
+    assert told["self_distillation"]["kept"] == 0  # random weights write nothing that is right
+    assert told["mask_unlikely"]["masked_tokens"] > 0
+    first = events(run.directory)[0]
+    assert first == {"event": "targets", **told}
+    recipe = run.manifest.details["recipe"]["guards"]
+    assert recipe["mask_unlikely"] == {"below": 0.5}
 
 
 def test_check_shows_the_resolved_recipe_and_a_pair(finished: Any) -> None:

@@ -15,11 +15,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Example:
-    """One row of training or evaluation: token ids of which those from `prompt_tokens` on carry loss."""
+    """One row of training or evaluation: token ids; from `prompt_tokens` on they carry loss, but for those `masked`."""
 
     ids: tuple[int, ...]
     prompt_tokens: int
     rehearsal: bool = False
+    masked: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def collate(examples: Sequence[Example], pad: int) -> dict[str, Tensor]:
         ids[row, : len(one.ids)] = torch.tensor(one.ids)
         mask[row, : len(one.ids)] = 1
         labels[row, one.prompt_tokens : len(one.ids)] = torch.tensor(one.ids[one.prompt_tokens :])
+        labels[row, list(one.masked)] = -100
     rehearsal = torch.tensor([one.rehearsal for one in examples])
     return {"input_ids": ids, "attention_mask": mask, "labels": labels, "rehearsal": rehearsal}
 
@@ -107,6 +109,23 @@ def measure(model: Any, examples: Sequence[Example], pad: int, batch: int, with_
     if not tokens:
         return Measured(math.nan, None, 0)
     return Measured(loss / tokens, kl / tokens if with_kl else None, tokens)
+
+
+@torch.no_grad()
+def answer_logprobs(model: Any, examples: Sequence[Example], pad: int, batch: int) -> list[list[float]]:
+    """Per example the log-probability (nats) of each answer token, by a model in eval mode."""
+    found: dict[int, list[float]] = {}
+    order = sorted(range(len(examples)), key=lambda i: -len(examples[i].ids))
+    for start in range(0, len(order), batch):
+        numbers = order[start : start + batch]
+        inputs = {key: value.to(model.device) for key, value in collate([examples[i] for i in numbers], pad).items()}
+        labels = inputs["labels"][:, 1:]
+        at = labels != -100
+        table = functional.log_softmax(_answer_logits(model, inputs, at), -1)
+        told = iter(table.gather(1, labels[at][:, None])[:, 0].tolist())
+        for i, count in zip(numbers, at.sum(dim=1).tolist(), strict=True):
+            found[i] = [next(told) for _ in range(count)]
+    return [found[i] for i in range(len(examples))]
 
 
 def base_of(model: Any) -> AbstractContextManager[Any]:

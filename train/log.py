@@ -10,7 +10,13 @@ from typing import Any
 from curate.files import write_text
 
 Event = dict[str, Any]
-DURING = ("start", "base", "step", "evaluation")  # kinds of events before training ends; the rest is done again
+DURING = (
+    "targets",
+    "start",
+    "base",
+    "step",
+    "evaluation",
+)  # kinds of events before training ends; the rest is done again
 
 
 class Log:

@@ -126,6 +126,25 @@ class AdapterScale(_Written):
     items: int = Field(default=400, ge=1, description="At most so many general items are answered per scale.")
 
 
+REWRITE = (
+    "The right output is given below. Write it again in your own words: the same facts, the same format, the same "
+    "citations. Write the output and nothing else."
+)
+
+
+class SelfDistillation(_Written):
+    """The base writes the wanted outputs again; those that still conform and are right are trained on instead."""
+
+    ask: str = Field(default=REWRITE, min_length=1, description="What the base is asked, the wanted output after it.")
+    tokens: int = Field(default=512, ge=8, description="Outputs that are longer when written again are not taken.")
+
+
+class MaskUnlikely(_Written):
+    """No loss on tokens of free text that the base finds very unlikely."""
+
+    below: float = Field(default=0.1, gt=0, lt=1, description="The base's probability under which a token is masked.")
+
+
 class UnanswerableShare(_Written):
     """How many of the training pairs must be unanswerable, so that abstention is learned."""
 
@@ -152,6 +171,12 @@ class Guards(_Written):
     )
     unanswerable_share: Annotated[UnanswerableShare | None, OFF] = Field(
         default=UnanswerableShare(), description="Enough abstentions to learn from."
+    )
+    self_distillation: Annotated[SelfDistillation | None, OFF] = Field(
+        default=None, description="Train on outputs in the base's own words; off unless given ({} for its defaults)."
+    )
+    mask_unlikely: Annotated[MaskUnlikely | None, OFF] = Field(
+        default=None, description="No loss on tokens the base finds very unlikely; off unless given."
     )
 
     @model_validator(mode="after")

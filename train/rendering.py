@@ -35,6 +35,7 @@ class Rendered:
     ids: tuple[int, ...]
     prompt_tokens: int
     faults: tuple[Fault, ...] = ()
+    text: str = ""  # the whole conversation as rendered, before the cut after the stop token
 
     @property
     def labels(self) -> list[int]:
@@ -113,7 +114,7 @@ def _rendered(
     elif not faults and learned.strip() != answer.strip():
         message = f"the tokens that carry loss say {learned[:80]!r}, the answer is {answer[:80]!r}"
         faults.append(Fault("loss-on-prompt", message))
-    return Rendered(name, prompt, answer, ids, start, tuple(faults))
+    return Rendered(name, prompt, answer, ids, start, tuple(faults), text)
 
 
 def _prompt_fault(prompt: str, prompt_ids: tuple[int, ...], text: str, ids: tuple[int, ...], answer: str) -> str | None:

@@ -46,8 +46,9 @@ class Watch:
 class GuardedTrainer(SFTTrainer):
     """SFTTrainer on rows that are already token ids, so that TRL neither cuts nor tokenises anything.
 
-    Evaluations measure the loss on validation pairs and retention items exactly (nats per answer token, not a mean of
-    batch means). When retention's rises above the budget, training stops there and no checkpoint is taken.
+    Evaluations measure the loss on validation pairs and retention items, and on both how far the model has moved from its
+    base (KL), exactly: nats per answer token, not a mean of batch means. When retention's loss rises above the budget,
+    training stops there and no checkpoint is taken.
     """
 
     def __init__(
@@ -61,7 +62,13 @@ class GuardedTrainer(SFTTrainer):
         self._hidden: Tensor | None = None
         self._started = time.monotonic()
         rows = [
-            {"ids": list(one.ids), "prompt_tokens": one.prompt_tokens, "rehearsal": one.rehearsal} for one in data.train
+            {
+                "ids": list(one.ids),
+                "prompt_tokens": one.prompt_tokens,
+                "rehearsal": one.rehearsal,
+                "masked": list(one.masked),
+            }
+            for one in data.train
         ]
         super().__init__(
             model=model,
@@ -78,7 +85,8 @@ class GuardedTrainer(SFTTrainer):
             causal_model(self.model).base_model.register_forward_hook(self._keep_hidden)
 
     def _collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        return collate([Example(tuple(r["ids"]), r["prompt_tokens"], r["rehearsal"]) for r in rows], self.pad)
+        examples = [Example(tuple(r["ids"]), r["prompt_tokens"], r["rehearsal"], tuple(r["masked"])) for r in rows]
+        return collate(examples, self.pad)
 
     def _keep_hidden(self, module: Any, inputs: Any, output: Any) -> None:
         if module.training:
@@ -161,8 +169,9 @@ class GuardedTrainer(SFTTrainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Measure validation and retention; stop where retention has risen above the budget."""
         batch = self.recipe.training.micro_batch * 4
-        task = measure(self.model, self.data.validation, self.pad, batch) if self.data.validation else None
-        kept = measure(self.model, self.data.retention, self.pad, batch, with_kl=True) if self.data.retention else None
+        data = self.data
+        task = measure(self.model, data.validation, self.pad, batch, with_kl=True) if data.validation else None
+        kept = measure(self.model, data.retention, self.pad, batch, with_kl=True) if data.retention else None
         event: Event = {"event": "evaluation", "step": self.state.global_step, **_losses(task, kept)}
         if kept:
             event["retention_rise"] = kept.loss - self.watch.base["retention_loss"]
@@ -198,6 +207,8 @@ def _losses(task: Measured | None, kept: Measured | None) -> dict[str, float]:
     found: dict[str, float] = {}
     if task:
         found["task_loss"] = task.loss
+        if task.kl is not None:
+            found["task_kl"] = task.kl
     if kept:
         found["retention_loss"] = kept.loss
         if kept.kl is not None:

@@ -19,7 +19,7 @@ from curate.release import Release, load_release
 from curate.workspace import Workspace
 from train.bars import TrainingBar, counting
 from train.checkpoints import newest_whole, step_of
-from train.items import Item, sample_evenly, write_items
+from train.items import sample_evenly, write_items
 from train.log import Log
 from train.order import total_steps
 from train.preparation import Prepared, prepare
@@ -56,8 +56,10 @@ class Request:
 def train(workspace: Workspace, request: Request) -> Run:
     """Train, or go on training, and return the finished run. Raises `Refused` and the `TutelageError`s."""
     from train.fitting import check_memory, fit_of
+    from train.gathering import gather
     from train.model import memory_errors
     from train.preflight import preflight
+    from train.scaling import check_scale
 
     recipe = load_recipe(request.recipe)
     release = load_release(workspace.find("release", request.release))
@@ -75,11 +77,14 @@ def train(workspace: Workspace, request: Request) -> Run:
         raise Refused(findings)
     with open_run(workspace, request.name, request.resume, inputs) as opened:
         log = Log(opened.directory / LOG)
-        model, data = _model_and_data(workspace, prepared, opened, log)
+        model, data, targets = gather(prepared, inputs["base"].sha256, workspace.root / ".cache")
+        _begin_log(log, data, targets.report)
         with memory_errors("a training step", lambda: _when_memory_ran_out(fit, opened)):
             outcome = _train(model, prepared, data, opened, log)
         scale = _scale(model, prepared, log)
-        _write(opened, request.recipe, prepared, model, {"training": outcome, **scale, "findings": _counted(findings)})
+        findings += check_scale(scale)
+        told = {"training": outcome, **scale, "targets": targets.report, "findings": _counted(findings)}
+        _write(opened, request.recipe, prepared, model, told)
     return load_run(opened.directory)
 
 
@@ -112,45 +117,12 @@ def _relative(path: Path, start: Path) -> str:
     return Path(os.path.relpath(path, start)).as_posix()
 
 
-def _model_and_data(workspace: Workspace, prepared: Prepared, opened: Opened, log: Log) -> tuple[Any, Data]:
-    """The base with a fresh adapter, and the examples; the base answers the rehearsal prompts first."""
-    from train.guards import Example
-    from train.model import attach_lora, load_base, memory_errors
-    from train.rehearsal import choose_prompts, own_examples, rehearsal_count, written_examples
-    from train.trainer import Data
-
-    recipe = prepared.recipe
-    model, tokenizer = load_base(recipe.base, recipe.quantization, recipe.training.device)
-    train = [Example(one.ids, one.prompt_tokens) for one in prepared.kept(prepared.train)]
-    rehearsal = recipe.guards.rehearsal
-    replayed: list[Example] = []
-    if rehearsal:
-        count = rehearsal_count(len(train), rehearsal.share)
-        items = choose_prompts(prepared.prompts, count, prepared.retention, recipe.training.seed)
-        if rehearsal.source == "self":
-            with memory_errors("the base's answers for rehearsal"):
-                base = opened.inputs["base"].sha256
-                replayed = own_examples(model, tokenizer, items, recipe, base, workspace.root / ".cache")
-        else:
-            replayed = written_examples(tokenizer, items, prepared.stop)
-    budget = recipe.guards.retention_budget
-    held = _rows(prepared, sample_evenly(prepared.retention, budget.sample)) if budget else []
-    data = Data(
-        train=train + replayed,
-        validation=[Example(one.ids, one.prompt_tokens) for one in prepared.kept(prepared.validation)],
-        retention=held,
-    )
-    log.once({"event": "start", "pairs": len(train), "rehearsal": len(replayed), "retention": len(held)})
-    return attach_lora(model, recipe.lora, recipe.training.seed), data
-
-
-def _rows(prepared: Prepared, items: Sequence[Item]) -> list[Any]:
-    from train.guards import Example
-
-    wanted = {item.id for item in items}
-    return [
-        Example(one.ids, one.prompt_tokens) for one in prepared.retention_rows if one.id in wanted and not one.faults
-    ]
+def _begin_log(log: Log, data: Data, report: dict[str, Any] | None) -> None:
+    if report:
+        log.once({"event": "targets", **report})
+    rehearsal = sum(one.rehearsal for one in data.train)
+    pairs = len(data.train) - rehearsal
+    log.once({"event": "start", "pairs": pairs, "rehearsal": rehearsal, "retention": len(data.retention)})
 
 
 def _train(model: Any, prepared: Prepared, data: Data, opened: Opened, log: Log) -> dict[str, Any]:
@@ -265,16 +237,13 @@ def _task_prompts(prepared: Prepared, most: int) -> tuple[list[Pair], list[str]]
 
 def _write(opened: Opened, recipe: Path, prepared: Prepared, model: Any, details: dict[str, Any]) -> None:
     """The adapter and all that goes with it; the manifest last, then the checkpoints are taken away."""
+    from train.adapter import save_adapter
     from train.model import versions
 
     directory = opened.directory
     shutil.rmtree(directory / ADAPTER, ignore_errors=True)
     with atomic_directory(directory / ADAPTER) as temporary:
-        model.save_pretrained(str(temporary), safe_serialization=True)
-        (temporary / "README.md").unlink(missing_ok=True)  # PEFT's empty card
-        config = read_json(temporary / "adapter_config.json")
-        if isinstance(config["target_modules"], list):  # PEFT writes a set, in another order in every process
-            write_json(temporary / "adapter_config.json", config | {"target_modules": sorted(config["target_modules"])})
+        save_adapter(model, prepared.recipe.base, temporary)
     write_items(directory / RETENTION, prepared.retention)
     shutil.copyfile(recipe, directory / RECIPE)
     files = {name: one for name, one in hash_files(directory).items() if not name.startswith(f"{CHECKPOINTS}/")}

@@ -236,7 +236,12 @@ def test_parts_and_costs_are_shown_where_they_were_measured(scored: tuple[dict[s
     text = render_markdown(scores, failures)
     for words in ("By topic, ", "Prudence ", "use a term to avoid", "llguidance", "For an answer the tuned"):
         assert text.count(words) == 1
-    bare = {**scores, "slices": [], "latency": None, "constrained": None, "honesty": None, "vocabulary": None}
+    bare = {
+        **scores,
+        "slices": [],
+        "baseline": None,
+        **dict.fromkeys(("latency", "constrained", "honesty", "vocabulary")),
+    }
     assert not there & set(Page(render_html({**bare, "calibration": None}, failures)).ids)
     assert "## Besides" not in render_markdown(bare, failures)
 

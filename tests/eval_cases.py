@@ -12,6 +12,7 @@ from eval.failures import Failure, find_failures
 from eval.predictions import Prediction
 from eval.retention import Result, retention_numbers
 from eval.scoring import assemble_scores, grade, score_graded
+from eval.statistics import rate
 
 SCHEMA = {
     "type": "object",
@@ -25,6 +26,7 @@ SCHEMA = {
 }
 UNKNOWN = {"status": "unknown", "answer": None, "citations": []}
 TOPICS = ("orders", "returns", "warranty", "delivery")
+EVIL = "<script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>\"'&{{ 7*7 }}"
 COLOURS = ("red", "green", "blue", "black", "white")
 
 
@@ -153,4 +155,34 @@ def scored(
             ],
         },
     }
+    return scores, find_failures(rules, graded)
+
+
+def hostile() -> tuple[dict[str, Any], list[Failure]]:
+    """Scores and failures in which every text that comes from data is markup."""
+    rules = behaviour(name=EVIL, vocabulary=Vocabulary(prefer={EVIL: (EVIL,)}))
+    pair = Pair(
+        id=EVIL,
+        question=EVIL,
+        history=({"role": "user", "content": EVIL},),  # type: ignore[arg-type]
+        passages=(Passage(id=EVIL, text=EVIL, source=EVIL),),
+        output=answer(EVIL),
+        answerable=True,
+        meta={EVIL: EVIL},
+    )
+    said = Prediction(
+        id=EVIL, output=json.dumps({**answer("no"), EVIL: 1}), latency_seconds=1.0, tokens=3, finish="stop"
+    )
+    graded = grade(rules, [pair], {EVIL: said})
+    sides = results({EVIL: (30, 0.9, 0.1)})
+    link = {"role": EVIL, "name": EVIL, "sha256": EVIL, "made_from": EVIL}
+    made_from = {"title": EVIL, "subtitle": EVIL, "chain": [link], "facts": [[EVIL, EVIL]]}
+    one = score_graded(rules, graded, slices=(EVIL,))
+    scores = assemble_scores(rules, one, one, retention_numbers(*sides), made_from)
+    scores["constrained"] = {"engine": EVIL, "ignored": [EVIL], "tuned": one, "base": one}
+    scores["vocabulary"] = {"avoided": rate(1, 2), "terms": {EVIL: {"prefer": EVIL, "used": rate(1, 2)}}}
+    scores["reasons"] = [EVIL]
+    scores["schema"]["violations"] = {EVIL: scores["schema"]["recoverable"] | {"value": 1.0}}
+    scores["schema"]["fields"] = {EVIL: {"present": None, "valid": None, "correct": None}}
+    scores["gate"] = [{**line, "set": EVIL} for line in scores["gate"]]
     return scores, find_failures(rules, graded)

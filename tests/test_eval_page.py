@@ -38,7 +38,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     bare, few = eval_cases.scored(eval_cases.behaviour(abstain=None, citations=None, gate={}), with_base=False)
     bare = {**bare, "calibration": None, "latency": None, "slices": [], "constrained": None, "sources": {}}
     many = [found[i % len(found)].model_copy(update={"id": f"f{i}"}) for i in range(70)]
-    made = {"full": (full, found), "bare": (bare, few), "many": (full, many)}
+    made = {"full": (full, found), "bare": (bare, few), "many": (full, many), "hostile": eval_cases.hostile()}
     directory = tmp_path_factory.mktemp("pages")
     return {name: write_report(directory / name, *one).as_uri() for name, one in made.items()}
 
@@ -53,12 +53,17 @@ class Watched:
         self.asked: list[str] = []
         self.page.on("console", lambda message: self.logged.append(message.text))
         self.page.on("pageerror", lambda error: self.logged.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.logged.append(dialog.message), dialog.dismiss()))
         self.page.on("request", lambda request: self.asked.append(request.url))
 
 
-@pytest.mark.parametrize("name", ["full", "bare"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize(
+    ("name", "scheme", "width"),
+    [
+        *((name, scheme, width) for name in ("full", "bare") for scheme in ("light", "dark") for width in (390, 1280)),
+        ("hostile", "light", 390),
+    ],
+)
 def test_page_is_quiet_and_accessible(browser: Any, pages: dict[str, str], name: str, scheme: str, width: int) -> None:
     from axe_playwright_python.sync_playwright import Axe
 

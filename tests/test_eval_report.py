@@ -17,7 +17,7 @@ from curate.behaviour import Output
 from curate.errors import WorkspaceError
 from curate.files import sha256_file, write_json
 from curate.manifest import read_manifest, write_manifest
-from curate.pairs import Pair, Passage
+from curate.pairs import Pair
 from eval.canvas import percent, signed
 from eval.failures import KINDS, find_failures, gravest_first, read_failures, write_failures
 from eval.predictions import Prediction
@@ -25,9 +25,6 @@ from eval.report import markdown_code, markdown_fence, markdown_text, render_htm
 from eval.running import rewrite_pages
 from eval.scoring import assemble_scores, grade, score_graded
 from eval.sections import SHOWN, split_at
-from eval.statistics import rate
-
-EVIL = "<script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>\"'&{{ 7*7 }}"
 
 
 class Page(HTMLParser):
@@ -130,65 +127,34 @@ def test_policy_allows_the_one_script_and_style_by_hash(scored: tuple[dict[str, 
     assert not re.search(r"<[^>]+ (style|on\w+)=", html), "such attributes would be refused by the policy"
 
 
-def hostile() -> tuple[dict[str, Any], list[Any]]:
-    """Scores and failures in which every text that comes from data is markup."""
-    rules = eval_cases.behaviour(name=EVIL)
-    pair = Pair(
-        id=EVIL,
-        question=EVIL,
-        history=({"role": "user", "content": EVIL},),  # type: ignore[arg-type]
-        passages=(Passage(id=EVIL, text=EVIL, source=EVIL),),
-        output=eval_cases.answer(EVIL),
-        answerable=True,
-        meta={EVIL: EVIL},
-    )
-    said = Prediction(
-        id=EVIL, output=json.dumps({**eval_cases.answer("no"), EVIL: 1}), latency_seconds=1.0, tokens=3, finish="stop"
-    )
-    graded = grade(rules, [pair], {EVIL: said})
-    sides = eval_cases.results({EVIL: (30, 0.9, 0.1)})
-    from eval.retention import retention_numbers
-
-    link = {"role": EVIL, "name": EVIL, "sha256": EVIL, "made_from": EVIL}
-    made_from = {"title": EVIL, "subtitle": EVIL, "chain": [link], "facts": [[EVIL, EVIL]]}
-    one = score_graded(rules, graded, slices=(EVIL,))
-    scores = assemble_scores(rules, one, one, retention_numbers(*sides), made_from)
-    scores["constrained"] = {"engine": EVIL, "ignored": [EVIL], "tuned": one, "base": one}
-    scores["vocabulary"] = {"avoided": rate(1, 2), "terms": {EVIL: {"prefer": EVIL, "used": rate(1, 2)}}}
-    scores["reasons"] = [EVIL]
-    scores["schema"]["violations"] = {EVIL: scores["schema"]["recoverable"] | {"value": 1.0}}
-    scores["schema"]["fields"] = {EVIL: {"present": None, "valid": None, "correct": None}}
-    scores["gate"] = [{**line, "set": EVIL} for line in scores["gate"]]
-    return scores, find_failures(rules, graded)
-
-
 def test_everything_from_data_is_escaped() -> None:
-    scores, failures = hostile()
+    scores, failures = eval_cases.hostile()
     assert failures[0].kinds == ("schema",)
-    assert EVIL in json.dumps(scores["slices"], ensure_ascii=False).replace('\\"', '"')
+    assert eval_cases.EVIL in json.dumps(scores["slices"], ensure_ascii=False).replace('\\"', '"')
     html = render_html(scores, failures)
     page = Page(html)
     assert [tag for tag, _ in page.elements].count("script") == 1
     assert "img" not in [tag for tag, _ in page.elements]
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
     assert "49" not in re.findall(r"&amp;(.{0,4})", html), "a template in data is never run"
-    assert page.text.count(" ".join(EVIL.split())) > 10
+    assert page.text.count(" ".join(eval_cases.EVIL.split())) > 10
 
 
 def test_markup_in_a_marked_output_stays_text() -> None:
     rules = eval_cases.behaviour()
     pair = eval_cases.pairs(2)[1]
-    answered = Prediction(id=pair.id, output=json.dumps({**eval_cases.answer(EVIL), "citations": [EVIL]}))
+    output = json.dumps({**eval_cases.answer(eval_cases.EVIL), "citations": [eval_cases.EVIL]})
+    answered = Prediction(id=pair.id, output=output)
     found = find_failures(rules, grade(rules, [pair], {pair.id: answered}))
     parts = split_at(found[0].given, found[0].marks)
-    assert [text for text, wrong in parts if wrong] == [json.dumps(EVIL)[1:-1]] * 2
+    assert [text for text, wrong in parts if wrong] == [json.dumps(eval_cases.EVIL)[1:-1]] * 2
     page = Page(render_html(eval_cases.scored()[0], found))
     assert [tag for tag, _ in page.elements].count("mark") == 2
     assert [tag for tag, _ in page.elements].count("script") == 1
 
 
 def test_markdown_from_data_is_no_markup() -> None:
-    text = render_markdown(*hostile())
+    text = render_markdown(*eval_cases.hostile())
     outside = re.sub(r"(`{3,})\n.*?\n\1", "", text, flags=re.DOTALL)
     assert not re.search(r"(?<!\\)<script", re.sub(r"`[^`\n]*`", "", outside))
     assert markdown_text("@team [x](http://a.b) #12 a|b <b>") == (

@@ -26,7 +26,7 @@ COMMANDS: dict[str, Entry | tuple[str, dict[str, Entry]]] = {
     "init": Entry("curate.front:init", "Make a workspace with a behaviour, a schema and a recipe to edit."),
     "advise": Entry("curate.front:advise", "Five questions: RAG, fine-tuning or both, and why."),
     "demo": Entry("tutelage_recipes.demo.cli:demo", "The whole way, offline, on a CPU, ending at a report."),
-    "verify": Entry("curate.front:verify", "Walk the hash chain of a release, run or report."),
+    "verify": Entry("curate.front:verify", "Walk the hash chain of a release, run, report or export."),
     "curate": (
         "Stage one: pairs worth training on.",
         {
@@ -45,6 +45,7 @@ COMMANDS: dict[str, Entry | tuple[str, dict[str, Entry]]] = {
         {
             "check": Entry("train.cli:check", "Pre-flight: refuse what would train badly, and show why."),
             "run": Entry("train.cli:run", "Train under guard; pick the adapter scale."),
+            "export": Entry("train.cli:export", "Adapter or merged model, as a server takes it."),
         },
     ),
     "eval": (

@@ -118,11 +118,11 @@ def _ask(given: dict[str, Any]) -> dict[str, Any]:
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, directory: Path, as_json: bool) -> None:
-    """Walk the hash chain of a release, run or report back to its pairs.
+    """Walk the hash chain of a release, run, report or export back to its pairs.
 
     Hashes again every file that a manifest lists, on the way from DIRECTORY through all it was made from, and names
     each one that changed, went missing or was added. Pairs imported after a release are a note; a released pair that
-    changed or went is named. DIRECTORY may be a bare name: of a report, else of a run, else of a release.
+    changed or went is named. DIRECTORY may be a bare name: of a report, else of a run, a release, an export.
 
     Exit code 3 where anything differs.
 
@@ -147,13 +147,14 @@ def _made(root: Path, wanted: Path) -> Path:
     from curate.workspace import Workspace
 
     place = Workspace(root)
-    parents = (place.reports, place.runs, place.releases)
+    parents = (place.reports, place.runs, place.releases, place.exports)
     named = [parent / wanted for parent in parents]
     for candidate in (wanted, root / wanted, *named):
         if (candidate / NAME).is_file():
             return candidate
     lost = next((one for one in (wanted, root / wanted, *named) if one.is_dir()), None)
-    what = f"this is no finished report, run or release: it has no {NAME}" if lost else "there is no such directory"
+    kinds = "report, run, release or export"
+    what = f"this is no finished {kinds}: it has no {NAME}" if lost else "there is no such directory"
     made = [one.parent for parent in parents for one in sorted(parent.glob(f"*/{NAME}"))]
     there = ", ".join(f"{one.parent.name}/{one.name}" for one in made if not one.name.startswith("."))
     fix = f"tutelage verify one of: {there}" if there else "make one first: tutelage curate release"

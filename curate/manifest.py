@@ -1,4 +1,4 @@
-"""`manifest.json`: what a release, run or report holds and what it was made from, by SHA-256."""
+"""`manifest.json`: what a release, run, report or export holds and what it was made from, by SHA-256."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from curate.errors import TutelageError, WorkspaceError
 from curate.files import read_json, sha256_file, sha256_value, write_text
 
 NAME = "manifest.json"
-Kind = Literal["release", "run", "report"]
+Kind = Literal["release", "run", "report", "export"]
 
 
 class Input(BaseModel):
@@ -83,7 +83,7 @@ def read_manifest(directory: Path, kind: Kind | None = None) -> Manifest:
     """The manifest of `directory`; raises `WorkspaceError` where it is missing, unreadable or of another kind."""
     path = directory / NAME
     if not path.is_file():
-        what = kind or "release, run or report"
+        what = kind or "release, run, report or export"
         raise WorkspaceError(f"this is no finished {what}: it has no {NAME}", where=str(directory))
     try:
         manifest = Manifest.model_validate(read_json(path))

@@ -16,7 +16,7 @@ from curate.manifest import NAME, Input, Manifest, read_manifest
 from curate.pairs import Pair, iterate_pairs
 from curate.splits import SPLITS
 
-PLACES = ("releases", "runs", "reports")
+PLACES = ("releases", "runs", "reports", "exports")
 CHECKPOINTS = "checkpoints"  # of runs: they come and go, and what counts of them is the adapter
 _HUB = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@\S+)?")
 

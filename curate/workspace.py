@@ -24,6 +24,7 @@ class Workspace:
         self.releases = root / "releases"
         self.runs = root / "runs"
         self.reports = root / "reports"
+        self.exports = root / "exports"
 
     def require(self) -> Workspace:
         """This workspace, or `WorkspaceError` where the directory holds none."""

@@ -11,6 +11,7 @@ assert _spec is not None
 assert _spec.loader is not None
 _shared = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_shared)
+make_tokenizer = _shared.make_tokenizer
 
 
 def save(config: Any, directory: Path, dtype: str = "float32") -> Path:

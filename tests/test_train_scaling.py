@@ -10,7 +10,7 @@ from curate.behaviour import Abstain, Answer, Behaviour, Output
 from curate.pairs import Pair
 from train.items import Item
 from train.recipe import AdapterScale
-from train.scaling import describe, is_kept, is_wanted, paired_drop, sweep
+from train.scaling import check_scale, describe, is_kept, is_wanted, paired_drop, sweep
 
 BEHAVIOUR = Behaviour(
     name="x",
@@ -101,3 +101,15 @@ def test_one_set_that_is_lost_is_not_made_up_for_by_the_others() -> None:
     scale, curve, _ = sweep(answer, items, AdapterScale(candidates=(0.5, 1.0)))
     assert curve[2]["retention_drop"]["high"] < 0.02
     assert scale == 0.5
+
+
+def test_a_scale_that_no_longer_does_the_task_is_a_finding() -> None:
+    guard = AdapterScale(candidates=(0.05, 1.0))
+    scale, curve, kept = sweep(forgetting({0.0: 0, 0.05: 0, 1.0: 30}), ITEMS, guard)
+    assert (scale, kept) == (0.05, True)
+    (found,) = check_scale({"scale": scale, "scaling": {"curve": curve}})
+    assert (found.rule, found.level) == ("scale-without-task", "warning")
+    assert found.message == "at scale 0.05 none of 10 validation pairs is answered as wanted; at scale 1, 100% are"
+    assert found.message in describe(scale, curve, kept, guard.margin)
+    assert check_scale({"scale": 1.0, "scaling": {"curve": curve}}) == []
+    assert check_scale({"scale": 1.0, "scaling": None}) == []

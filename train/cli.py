@@ -106,6 +106,39 @@ def run(ctx: click.Context, recipe: Path, release: str | None, name: str | None,
     emit(result, _run_text(result), as_json)
 
 
+@click.command()
+@click.argument("run", required=False)
+@click.option("--to", "form", type=click.Choice(["adapter", "merged"]), default="merged", help="What to write.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where; exports/RUN-FORM if not given.")
+@json_option
+@click.pass_context
+def export(ctx: click.Context, run: str | None, form: Any, out: Path | None, as_json: bool) -> None:
+    """Write what a server needs of a finished run (the newest one where none is named), and print how it is started.
+
+    adapter: the LoRA adapter with its scale in its weights, for a server that has the base. merged: base and adapter in
+    one model of 16 bits, merged into the base as it was published, never into the 4-bit one, and checked by comparing
+    logits with the two apart; vLLM and transformers serve start from the directory as it is, and a Modelfile is there
+    for Ollama. Beside either: the template contract, and the confidence threshold of the newest report that chose one.
+
+    \b
+    Example:
+      tutelage train export first
+      tutelage train export first --to adapter --out /srv/adapters/first
+    """
+    from train.export import export as write
+    from train.export import text_of
+
+    done = write(workspace(ctx), run, form, out)
+    result = {
+        "export": done.manifest.name,
+        "directory": str(done.directory),
+        "sha256": done.manifest.sha256,
+        **done.manifest.details,
+        "commands": done.commands,
+    }
+    emit(result, text_of(done), as_json)
+
+
 def _check_text(result: dict[str, Any], findings: Any) -> str:
     import yaml
 

@@ -8,17 +8,20 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.errors import TrainingError
 from curate.files import sha256_text, sha256_tree
-from curate.manifest import Input
+from curate.manifest import NAME, Input, read_manifest
 from train.recipe import Base, Lora, Quantization, Recipe
 from train.rendering import with_arguments
 
 if TYPE_CHECKING:
     from train.run import Run
+
+HUB_SECONDS = 5  # to answer in, or it is taken to be out of reach
 
 
 def quiet() -> None:
@@ -203,8 +206,10 @@ def set_scale(model: Any, scale: float) -> None:
 def base_input(base: Base, directory: Path) -> Input:
     """What the base is, for a manifest in `directory`: a directory by its files, a hub model by its commit."""
     if base.is_directory:
-        path = os.path.relpath(base.model, directory)
-        return Input(path=path, sha256=sha256_tree(Path(base.model)))
+        made = Path(base.model)
+        exported = (made / NAME).is_file()  # by `train export`: a manifest names it, and verify walks on from there
+        sha256 = read_manifest(made, "export").sha256 if exported else sha256_tree(made)
+        return Input(path=os.path.relpath(made, directory), sha256=sha256)
     commit = getattr(load_config(base), "_commit_hash", None) or base.revision or "main"
     return Input(path=f"{base.model}@{commit}", sha256=sha256_text(f"{base.model}@{commit}"))
 
@@ -218,7 +223,24 @@ def versions() -> dict[str, str]:
 
 def _origin(base: Base) -> dict[str, Any]:
     """How a base is asked for: a directory is never looked up on the hub, and no code of a model is run."""
-    return {"revision": base.revision, "trust_remote_code": False, "local_files_only": base.is_directory}
+    local = base.is_directory or not hub_answers()
+    return {"revision": base.revision, "trust_remote_code": False, "local_files_only": local}
+
+
+@cache
+def hub_answers() -> bool:
+    """Whether the hub can be reached, asked once and briefly; transformers would try each file again and again."""
+    import httpx2  # huggingface_hub's own client
+    from huggingface_hub import get_session
+    from huggingface_hub.constants import ENDPOINT, is_offline_mode
+
+    if is_offline_mode():
+        return False
+    try:
+        get_session().head(ENDPOINT, timeout=HUB_SECONDS)
+    except httpx2.HTTPError:
+        return False
+    return True
 
 
 def _greedy(config: Any, stop: tuple[int, ...]) -> Any:
@@ -250,6 +272,8 @@ def _hub_errors(base: Base) -> Iterator[None]:
         if base.is_directory:
             fix = "a base is a directory with config.json, a tokenizer and weights as .safetensors"
         else:
+            if not hub_answers():
+                first = "the model hub does not answer, and the base is not in its cache on this machine"
             fix = (
                 f"check the name and the revision, and that the hub can be reached; or fetch it beforehand "
                 f"(hf download {base.model}); for a gated model, hf auth login. For a directory write ./{base.model}"

@@ -76,3 +76,21 @@ def load_run(directory: Path) -> Run:
             raise WorkspaceError(f"details.{key} is missing", where=str(directory / "manifest.json"))
     recipe = parse_recipe(manifest.details["recipe"], directory, f"{directory}/manifest.json, details.recipe")
     return Run(directory, manifest, recipe)
+
+
+def check_contract(run: Run, tokenizer: Any) -> None:
+    """Raise `WorkspaceError` where prompts would be written otherwise than in training."""
+    from train.rendering import contract
+
+    trained = run.contract
+    stop = [one["id"] for one in trained["stop_tokens"]]
+    now = contract(tokenizer, stop, trained["example"]["messages"])
+    parts = ("template_sha256", "stop_tokens", "bos_token", "example")
+    changed = [part for part in parts if now[part] != trained[part]]
+    if changed:
+        raise WorkspaceError(
+            f"the base's tokenizer is not what this run was trained with: {', '.join(changed)} changed, so the model "
+            "would be asked in another way than it learned",
+            where=str(run.directory),
+            fix="put back the tokenizer and its chat template, or train again",
+        )

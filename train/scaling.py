@@ -12,6 +12,7 @@ from typing import Any
 
 from curate.behaviour import Behaviour
 from curate.files import parse_json
+from curate.findings import Finding
 from curate.pairs import Pair
 from train.items import Item, accuracy_by_set
 from train.recipe import AdapterScale
@@ -102,8 +103,33 @@ def _proven_lost(point: dict[str, Any], margin: float) -> bool:
     return any(one["low"] > margin for one in point["sets"].values())
 
 
+def check_scale(chosen: dict[str, Any]) -> list[Finding]:
+    """Rule `scale-without-task`: retention decides the scale, and what is left may no longer do the task."""
+    scaling = chosen["scaling"]
+    why = _without_task(chosen["scale"], scaling["curve"]) if scaling else None
+    fix = "widen guards.adapter_scale.margin or try other scales (from), or train with more rehearsal or a larger KL"
+    return [Finding(rule="scale-without-task", level="warning", where="scaling", message=why, fix=fix)] if why else []
+
+
+def _without_task(scale: float, curve: Curve) -> str | None:
+    """What to say where no validation pair is answered as wanted at the chosen scale; None where one is."""
+    chosen = next(point for point in curve if point["scale"] == scale)
+    if chosen["task"] is None or chosen["task"] > 0:
+        return None
+    best = max(curve, key=lambda point: point["task"])
+    more = (
+        f"; at scale {best['scale']:g}, {best['task']:.0%} are" if best["task"] > 0 else " (at no other scale either)"
+    )
+    return f"at scale {scale:g} none of {chosen['pairs']} validation pairs is answered as wanted{more}"
+
+
 def describe(scale: float, curve: Curve, kept: bool, margin: float) -> str:
-    """The choice in a sentence."""
+    """The choice in a sentence, and in another that it no longer does the task, where that is so."""
+    useless = _without_task(scale, curve)
+    return _choice(scale, curve, kept, margin) + (f"; but {useless}" if useless else "")
+
+
+def _choice(scale: float, curve: Curve, kept: bool, margin: float) -> str:
     chosen = next(point for point in curve if point["scale"] == scale)
     drop = chosen.get("retention_drop")
     if drop is None:

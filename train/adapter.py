@@ -1,0 +1,38 @@
+"""An adapter's files: as a run keeps it, unscaled, and as others load it, with the scale in its weights."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from curate.files import read_json, write_json
+from train.recipe import Base
+from train.run import Run
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+def base_name(base: Base) -> str:
+    """What a base is called wherever it lies: its name on the hub, or that of its directory."""
+    return Path(base.model).name if base.is_directory else base.model
+
+
+def save_adapter(model: Any, base: Base, directory: Path) -> None:
+    """Write the adapter as PEFT does, less what depends on this machine or process: paths, and the order of a set."""
+    model.save_pretrained(str(directory), safe_serialization=True)
+    (directory / "README.md").unlink(missing_ok=True)  # PEFT's empty card
+    config = read_json(directory / CONFIG) | {"base_model_name_or_path": base_name(base)}
+    if isinstance(config["target_modules"], list):
+        config["target_modules"] = sorted(config["target_modules"])
+    write_json(directory / CONFIG, config)
+
+
+def write_scaled(run: Run, directory: Path) -> None:
+    """A run's adapter, its B matrices multiplied by the run's scale: whoever loads it needs to know of no scale."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(run.adapter / WEIGHTS)
+    scaled = {name: one * run.scale if "lora_B" in name else one for name, one in weights.items()}
+    save_file(scaled, directory / WEIGHTS, metadata={"format": "pt"})
+    shutil.copyfile(run.adapter / CONFIG, directory / CONFIG)

@@ -264,6 +264,14 @@ def test_there_must_be_a_run(tmp_path: Path, tiny_base: Path) -> None:
         export(place, None, "merged")
 
 
+def test_an_adapters_files_do_not_say_where_the_workspace_lies(made: Any) -> None:
+    place, run, _, _ = made
+    config = json.loads((run.adapter / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "base"
+    assert config["target_modules"] == sorted(config["target_modules"])
+    assert str(place.root) not in json.dumps(config)
+
+
 @pytest.mark.slow
 def test_a_real_server_starts_from_the_merged_directory_by_the_printed_command(made: Any) -> None:
     from eval.endpoint import Endpoint, Served

@@ -205,6 +205,26 @@ def test_a_document_on_both_sides_leaks() -> None:
     assert [(one.rule, one.pair) for one in found if one.level == "error"] == [("leak", "p50")]
 
 
+def test_a_near_duplicate_on_both_sides_leaks() -> None:
+    words = "The long passage tells of many things, of ships and sails and sealing wax, of cabbages and kings. " * 3
+    train = [
+        *(pair(i) for i in range(8)),
+        pair(60, passages=(Passage(id="p1", text=f"{words} So it is blue.", source="a"),)),
+    ]
+    other = pair(60, id="q60", passages=(Passage(id="p1", text=f"{words} So it is  Blue!", source="b"),))
+    found = preflight(prepared(train, test=[other]))
+    assert [(one.rule, one.pair) for one in found if one.level == "error" and one.where == "test"] == [("leak", "q60")]
+
+
+@pytest.mark.parametrize("answer", ["I cannot tell.", "unknown"])
+def test_an_abstention_in_other_words_than_the_behaviours(answer: str) -> None:
+    other = {"status": "answered", "answer": answer, "citations": []}
+    train = [*(pair(i) for i in range(8)), pair(63, output=other)]
+    assert {(one.rule, one.pair) for one in preflight(prepared(train)) if one.level == "error"} == {
+        ("abstention", "p63")
+    }
+
+
 def test_too_few_unanswerable() -> None:
     answerable = [pair(i) for i in range(20, 60) if i % 4 != 3]
     few = prepared([*answerable[:9], pair(3)], validation=[])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import statistics
 import subprocess
 import sys
 from dataclasses import replace
@@ -208,7 +210,12 @@ def test_check_tells_and_judges(tmp_path: Path, tiny_base: Path) -> None:
     small_gpu = CliRunner().invoke(main, [*command, "--json", "--gpu-memory", "0.5"])
     assert small_gpu.exit_code == 3
     assert json.loads(small_gpu.stdout)["counts"] == {"memory": 1}
-    assert "memory: about" in CliRunner().invoke(main, command).stdout
+    assert json.loads(small_gpu.stdout)["time"] is None  # that GPU is not here to be timed
+    duration = json.loads(ran.stdout)["time"]
+    assert 0 < duration["seconds"] == pytest.approx(duration["steps"] * duration["seconds_per_step"], abs=0.1)
+    text = CliRunner().invoke(main, command).stdout
+    assert "memory: about" in text
+    assert "time: about" in text
 
 
 def test_memory_that_runs_out_names_what_to_lower_and_loses_nothing(
@@ -280,3 +287,37 @@ def test_the_estimate_against_a_real_peak(tmp_path: Path, micro_batch: int) -> N
     peak = json.loads(done.stdout.splitlines()[-1])
     print(f"estimated {wanted / GIB:.2f} GiB, measured {peak / GIB:.2f} GiB")
     assert 0.6 < wanted / peak < 1.7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["Llama", "Gemma2"])
+def test_the_time_against_that_of_real_steps(tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shared_base
+    import torch
+    import yaml
+
+    from curate.release import load_release
+    from train.fitting import fit_of
+    from train.preparation import prepare
+    from train.recipe import load_recipe
+    from train.timing import measure_duration
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # or two of them wait for each other on a machine that is shared
+    before_test = torch.get_num_threads()
+    torch.set_num_threads(1)
+    sizes = {"vocab_size": 320, "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6}
+    base = shared_base.save(small(family, **sizes), tmp_path / "model")
+    place = make_workspace(tmp_path / "ws", base, adapter_scale=None, rehearsal=None, kl_to_base=None)
+    data = yaml.safe_load(place.recipe.read_text())
+    data["training"] |= {"batch": 8, "micro_batch": 4, "epochs": 3, "learning_rate": 1e-4}
+    place.recipe.write_text(yaml.safe_dump(data))
+    prepared = prepare(load_recipe(place.recipe), load_release(place.find("release", None)))
+    wanted = measure_duration(fit_of(prepared), prepared)
+    run = train(place, Request(place.recipe))
+    torch.set_num_threads(before_test)
+    told = [json.loads(line) for line in (run.directory / "log.jsonl").read_text().splitlines()]
+    at = [one["seconds"] for one in told if one["event"] == "step"]
+    assert len(at) == wanted.steps
+    seen = statistics.median(after - before for before, after in itertools.pairwise(at))  # few of them hold evaluations
+    print(f"estimated {wanted.seconds_per_step:.3f} s per step, measured {seen:.3f} s")
+    assert 0.25 < wanted.seconds_per_step / seen < 4  # machines are shared

@@ -44,6 +44,7 @@ def check(
     from train.preflight import length_statistics, preflight
     from train.preparation import prepare
     from train.recipe import load_recipe
+    from train.timing import measure_duration
 
     place = workspace(ctx)
     found = load_release(place.find("release", release))
@@ -60,6 +61,7 @@ def check(
         "lengths": lengths,
         "contract": prepared.contract(),
         "memory": fit.document(),
+        "time": measure_duration(fit, prepared).document() if prepared.train and fit.is_here else None,
         **document(findings),
     }
     emit(result, _check_text(result, findings), as_json)
@@ -156,7 +158,7 @@ def _check_text(result: dict[str, Any], findings: Any) -> str:
         "",
         f"template {contract['template_sha256'][:12]}, stops at {stops}; the first prompt as a server must send it:",
     ]
-    lines += ["", contract["example"]["prompt"], "", _memory_text(result["memory"]), ""]
+    lines += ["", contract["example"]["prompt"], "", _memory_text(result["memory"]), _time_text(result["time"]), ""]
     lines.append(summary(findings) or "No findings.")
     return "\n".join(lines)
 
@@ -167,6 +169,15 @@ def _memory_text(memory: dict[str, Any]) -> str:
     parts = ", ".join(f"{name} {in_gib(size)}" for name, size in memory["parts"].items())
     have = in_gib(memory["available"]) if memory["available"] else "a GPU that is not here"
     return f"memory: about {in_gib(memory['needed'])} of {have} ({memory['device']}): {parts}"
+
+
+def _time_text(duration: dict[str, Any] | None) -> str:
+    if not duration:
+        return "time: not measured, the device is not here"
+    minutes = (
+        f"{duration['seconds'] / 60:,.1f} minutes" if duration["seconds"] >= 60 else f"{duration['seconds']:.0f} s"
+    )
+    return f"time: about {minutes} for {duration['steps']:,} steps, without {duration['without']} ({duration['how']})"
 
 
 def _show(prepared: Prepared, pair: str, as_json: bool) -> None:

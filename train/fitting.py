@@ -27,6 +27,7 @@ class Fit:
     lengths: Lengths
     device: str
     memory: int | None
+    is_here: bool = True  # whether the device is that of this machine
 
     @property
     def estimate(self) -> Estimate:
@@ -57,7 +58,8 @@ def fit_of(prepared: Any, memory: int | None = None) -> Fit:
 
     recipe = prepared.recipe
     device, found = ("cuda", memory) if memory else device_memory(recipe.training.device)
-    return Fit(shape_of(load_config(recipe.base), recipe.lora), recipe, lengths_of(prepared), device, found)
+    shape = shape_of(load_config(recipe.base), recipe.lora)
+    return Fit(shape, recipe, lengths_of(prepared), device, found, is_here=memory is None and found is not None)
 
 
 def device_memory(wanted: str) -> tuple[str, int | None]:

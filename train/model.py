@@ -43,7 +43,7 @@ def quiet() -> None:
 def _import_bitsandbytes() -> None:
     """Import bitsandbytes without its look-up of a CPU kernel on the hub.
 
-    The kernel serves only the packed weights that `_keep_trainable` switches off.
+    The kernel serves only the packed weights that `keep_trainable` switches off.
     """
     if "bitsandbytes" in sys.modules:
         return
@@ -139,7 +139,7 @@ def load_base(base: Base, quantization: Quantization, device: str = "auto") -> t
             use_safetensors=True,
             **_origin(base),
         )
-    _keep_trainable(model)
+    keep_trainable(model)
     model.generation_config = _greedy(
         model.generation_config, as_ids(model.config.eos_token_id, tokenizer.eos_token_id)
     )
@@ -250,7 +250,7 @@ def _greedy(config: Any, stop: tuple[int, ...]) -> Any:
     return config
 
 
-def _keep_trainable(model: Any) -> None:
+def keep_trainable(model: Any) -> None:
     """On CPUs with AVX512-BF16, keep bitsandbytes from repacking 4-bit weights at the first evaluation.
 
     The packed kernel has no backward: training after an evaluation would go on without a gradient and without an error.

@@ -195,7 +195,6 @@ def summary(row: str, rows: Mapping[str, list[dict[str, Any]]], base: dict[str, 
         "scales": [one["scale"] for one in found],
         "steps": [one["training"]["steps"] for one in found],
         "of": [one["training"]["of"] for one in found],
-        "train_seconds": [one["seconds"] for one in found],
     }
 
 
@@ -231,10 +230,9 @@ def tables(result: Mapping[str, Any]) -> str:
     verdicts = {True: "yes", False: "no", None: "not shown"}
     lines = [
         "| guards | task score [95 %] | beside no guard | worst set | its change (bound) | kept within 2 points "
-        "| scale | time |"
+        "| scale | steps |"
     ]
     lines.append("|---|---|---|---|---|---|---|---|")
-    plain = sum(rows["none"]["train_seconds"])
     for name, row in rows.items():
         task, beside, (which, low) = row["task"], row["task_beside_no_guard"], worst(row)
         told = "–" if name == "none" else f"{points(beside['difference'])} ({points(beside['bound'])})"
@@ -247,7 +245,7 @@ def tables(result: Mapping[str, Any]) -> str:
             f"{points(low['difference'])} ({points(low['bound'])})",
             verdicts[row["non_inferior"]],
             scales,
-            f"{sum(row['train_seconds']) / plain:.2f}",
+            ", ".join(map(str, row["steps"])),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", f"| guards | {' | '.join(sets)} |", f"|---|{'---|' * len(sets)}"]

@@ -33,6 +33,7 @@ from tutelage import main
 FILES = {
     *("predictions.jsonl", "predictions-base.jsonl", "calibration-predictions.jsonl", "retention-base.jsonl"),
     *("retention-tuned.jsonl", "closed-book.jsonl", "scores.json", "failures.jsonl", "report.html", "report.md"),
+    "junit.xml",
 }
 
 

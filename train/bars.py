@@ -8,14 +8,19 @@ from contextlib import contextmanager
 from typing import Any
 
 from curate.console import say
+from train.processes import is_main
 
 Event = dict[str, Any]
+
+
+def _visible() -> bool:
+    return is_main() and sys.stderr.isatty()
 
 
 @contextmanager
 def counting(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar towards `total`; give its function how many more are done. Silent where standard error is no terminal."""
-    if not sys.stderr.isatty():
+    if not _visible():
         yield lambda done: None
         return
     from rich.console import Console
@@ -36,7 +41,7 @@ class TrainingBar:
         self._evaluated = ""
 
     def __enter__(self) -> TrainingBar:
-        if sys.stderr.isatty():
+        if _visible():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -66,5 +71,5 @@ class TrainingBar:
             return
         named = {"validation": "task_loss", "retention": "retention_loss", "KL": "kl"}
         self._evaluated = "".join(f" · {name} {event[key]:.3f}" for name, key in named.items() if key in event)
-        if not self._progress:
+        if not self._progress and is_main():
             say(f"step {event['step']}/{self._steps}{self._evaluated}")

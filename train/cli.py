@@ -88,15 +88,20 @@ def run(ctx: click.Context, recipe: Path, release: str | None, name: str | None,
     """
     from curate.findings import document
     from train.preflight import summary
+    from train.processes import is_main
     from train.training import Refused, Request, train
 
     place = workspace(ctx)
     try:
         done = train(place, Request(recipe, release, name, resume))
     except Refused as refused:
+        if not is_main():
+            ctx.exit(FINDINGS)
         say("Nothing was trained: pre-flight found errors.")
         emit(document(refused.findings), summary(refused.findings), as_json)
         ctx.exit(FINDINGS)
+    if not is_main():  # of several processes one speaks
+        return
     details = done.manifest.details
     shown = ("scale", "training", "scaling", "findings", "dropped")
     result = {

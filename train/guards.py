@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from train.processes import is_sharded
+
 
 @dataclass(frozen=True)
 class Example:
@@ -128,6 +130,16 @@ def answer_logprobs(model: Any, examples: Sequence[Example], pad: int, batch: in
     return [found[i] for i in range(len(examples))]
 
 
+def pooled(parts: Sequence[Measured]) -> Measured:
+    """What was measured on parts of some examples, over all of their tokens."""
+    some = [one for one in parts if one.tokens]
+    if len(some) < 2:
+        return some[0] if some else parts[0]
+    tokens = sum(one.tokens for one in some)
+    kl = None if some[0].kl is None else math.fsum((one.kl or 0.0) * one.tokens for one in some) / tokens
+    return Measured(math.fsum(one.loss * one.tokens for one in some) / tokens, kl, tokens)
+
+
 def base_of(model: Any) -> AbstractContextManager[Any]:
     """Within it, a PEFT model is its base; a plain model is one already."""
     context: AbstractContextManager[Any] = (
@@ -137,6 +149,9 @@ def base_of(model: Any) -> AbstractContextManager[Any]:
 
 
 def _answer_logits(model: Any, inputs: dict[str, Tensor], at: Tensor) -> Tensor:
+    if is_sharded():  # the parts of a sharded model cannot be called one by one
+        whole: Tensor = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+        return whole[:, :-1][at].float()
     hidden = hidden_states(model, inputs["input_ids"], inputs["attention_mask"])[:, :-1]
     return head_logits(causal_model(model), hidden[at])
 

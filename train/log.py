@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.files import write_text
+from train.processes import is_main
 
 Event = dict[str, Any]
 DURING = (
@@ -20,7 +21,7 @@ DURING = (
 
 
 class Log:
-    """The log of one run."""
+    """The log of one run. Of several processes the main one alone writes it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -39,6 +40,8 @@ class Log:
 
     def add(self, event: Event) -> None:
         """Append an event; it is in the file when this returns."""
+        if not is_main():
+            return
         with self.path.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(_finite(event), ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -49,6 +52,8 @@ class Log:
 
     def keep_until(self, step: int) -> None:
         """Take away what will be done again when training goes on after `step`."""
+        if not is_main():
+            return
         kept = [one for one in self.events() if one["event"] in DURING and one.get("step", 0) <= step]
         write_text(self.path, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in kept))
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from curate.errors import TrainingError
 from curate.files import sha256_text, sha256_tree
 from curate.manifest import NAME, Input, read_manifest
+from train.processes import is_sharded
 from train.recipe import Base, Lora, Quantization, Recipe
 from train.rendering import with_arguments
 
@@ -128,6 +129,8 @@ def load_base(base: Base, quantization: Quantization, device: str = "auto") -> t
             bnb_4bit_quant_type=quantization.kind,
             bnb_4bit_use_double_quant=quantization.double,
             bnb_4bit_compute_dtype=compute,
+            # FSDP shards floats alone: the 4-bit weights then lie in a float type, that of all the rest
+            bnb_4bit_quant_storage=compute if is_sharded() and place == "cuda" else torch.uint8,
         )
     with _hub_errors(base), memory_errors("the base does not fit"):
         model = AutoModelForCausalLM.from_pretrained(
@@ -135,7 +138,7 @@ def load_base(base: Base, quantization: Quantization, device: str = "auto") -> t
             quantization_config=four,
             # what is not quantised (embeddings, norms) stays exact on a CPU, where half precision gains no speed
             dtype=compute if place == "cuda" or four is None else torch.float32,
-            device_map={"": 0 if place == "cuda" else "cpu"},
+            device_map={"": int(os.environ.get("LOCAL_RANK", "0")) if place == "cuda" else "cpu"},
             use_safetensors=True,
             **_origin(base),
         )

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from curate.errors import TrainingError
+from train.recipe import Recipe
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -44,6 +45,21 @@ def join(device: str) -> None:
         from accelerate import PartialState
 
         PartialState(cpu=device == "cpu", timeout=PATIENCE)
+
+
+def check_processes(recipe: Recipe) -> None:
+    """Raise `TrainingError` where the recipe cannot be trained by so many processes."""
+    training = recipe.training
+    if training.batch % (training.micro_batch * count()):
+        raise TrainingError(
+            f"batch ({training.batch}) is no multiple of micro_batch ({training.micro_batch}) x {count()} processes",
+            fix="the batch is that of all processes together: change training.batch or training.micro_batch",
+        )
+    if is_sharded() and recipe.guards.kl_to_base:
+        raise TrainingError(
+            "guards.kl_to_base is not offered with FSDP: its second forward pass calls parts of the model alone",
+            fix="set guards.kl_to_base: null (rehearsal and the budget stay), or launch without FSDP (DDP)",
+        )
 
 
 def everyones(value: T) -> list[T]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from curate.errors import TrainingError, WorkspaceError
 from curate.files import read_json, write_json
 from curate.manifest import NAME, Input
 from curate.workspace import Workspace
+from train.processes import from_main
 from train.run import CHECKPOINTS
 
 BEGUN, OUTCOME = "begun.json", "outcome.json"  # both in checkpoints/: they go when the run is finished
@@ -51,6 +52,13 @@ def open_run(workspace: Workspace, name: str | None, resume: bool, inputs: dict[
         raise TrainingError("another process is training this run", where=str(directory)) from None
     lock_path = directory.parent / f".{directory.name}.lock"
     lock_path.unlink(missing_ok=True)
+
+
+@contextmanager
+def open_together(workspace: Workspace, name: str | None, resume: bool, inputs: dict[str, Input]) -> Iterator[Opened]:
+    """`open_run` for several processes: the main one holds the run, all know which it is."""
+    with ExitStack() as stack:
+        yield from_main(lambda: stack.enter_context(open_run(workspace, name, resume, inputs)))
 
 
 def unfinished(workspace: Workspace) -> list[Path]:

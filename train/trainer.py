@@ -18,9 +18,10 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from curate.errors import TrainingError
 from train.checkpoints import seal
-from train.guards import Example, Measured, base_of, causal_model, collate, head_logits, kl_sum, measure
+from train.guards import Example, Measured, base_of, causal_model, collate, head_logits, kl_sum, measure, pooled
 from train.model import adapter_to_float32
 from train.order import total_steps, training_order
+from train.processes import check_processes, count, everyones, from_main, is_sharded, rank
 from train.recipe import Recipe
 
 Event = dict[str, Any]
@@ -46,9 +47,9 @@ class Watch:
 class GuardedTrainer(SFTTrainer):
     """SFTTrainer on rows that are already token ids, so that TRL neither cuts nor tokenises anything.
 
-    Evaluations measure the loss on validation pairs and retention items, and on both how far the model has moved from its
-    base (KL), exactly: nats per answer token, not a mean of batch means. When retention's loss rises above the budget,
-    training stops there and no checkpoint is taken.
+    Evaluations measure the loss on validation pairs and retention items, and on both how far the model has moved from
+    its base (KL), exactly: nats per answer token, not a mean of batch means. When retention's loss rises above the
+    budget, training stops there and no checkpoint is taken.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class GuardedTrainer(SFTTrainer):
         self.watch = Watch()
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         self.kl = recipe.guards.kl_to_base
-        self._kl_tokens = torch.tensor(0)
+        self._kl_tokens = 0
         self._hidden: Tensor | None = None
         self._started = time.monotonic()
         rows = [
@@ -81,6 +82,8 @@ class GuardedTrainer(SFTTrainer):
         self.model_accepts_loss_kwargs = True  # the loss is divided by the tokens of the whole batch, for any model
         adapter_to_float32(self.model)  # TRL has just made it bfloat16
         self.remove_callback(PrinterCallback)
+        if count() > 1:
+            torch.manual_seed(recipe.training.seed + rank())  # dropout of its own in every process
         if self.kl:
             causal_model(self.model).base_model.register_forward_hook(self._keep_hidden)
 
@@ -100,9 +103,10 @@ class GuardedTrainer(SFTTrainer):
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> Any:
         """The micro-batches of a step; counts, beside their answer tokens, those on which the KL stands."""
-        batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self._kl_tokens = sum((self._kl_places(batch).sum() for batch in batches), torch.tensor(0))
-        return batches, count
+        batches, tokens = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.kl:
+            self._kl_tokens = sum(everyones(sum(int(self._kl_places(batch).sum()) for batch in batches)))
+        return batches, tokens
 
     def _kl_places(self, batch: dict[str, Tensor]) -> Tensor:
         """Where the KL stands: [rows, length - 1], the positions that predict an answer token."""
@@ -129,10 +133,10 @@ class GuardedTrainer(SFTTrainer):
             return loss
         hidden, self._hidden = self._hidden, None
         rows = places.any(dim=1)
-        total = max(int(self._kl_tokens), 1)
         if hidden is None or not rows.any():
             return loss
-        kl = self._divergence(hidden[rows], (ids[rows], mask[rows]), places[rows]) / total
+        kl = self._divergence(hidden[rows], (ids[rows], mask[rows]), places[rows]) / max(self._kl_tokens, 1)
+        kl = kl * count()  # of several processes the gradients are averaged, the tokens counted together
         self._kl_seen = self._kl_seen + kl.item()
         return loss + self.kl.weight * kl
 
@@ -156,7 +160,7 @@ class GuardedTrainer(SFTTrainer):
                     f"the loss is no number any more at step {self.state.global_step}",
                     fix="lower training.learning_rate, or set quantization.compute: bfloat16 (or float32)",
                 )
-            kl, self._kl_seen = self._kl_seen, 0.0
+            kl, self._kl_seen = sum(everyones(self._kl_seen)) / count(), 0.0
             step = self.state.global_step
             event: Event = {"event": "step", "step": step, "loss": logs["loss"]}
             if self.kl:
@@ -168,10 +172,7 @@ class GuardedTrainer(SFTTrainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Measure validation and retention; stop where retention has risen above the budget."""
-        batch = self.recipe.training.micro_batch * 4
-        data = self.data
-        task = measure(self.model, data.validation, self.pad, batch, with_kl=True) if data.validation else None
-        kept = measure(self.model, data.retention, self.pad, batch, with_kl=True) if data.retention else None
+        task, kept = self._measure(self.data.validation, True), self._measure(self.data.retention, True)
         event: Event = {"event": "evaluation", "step": self.state.global_step, **_losses(task, kept)}
         if kept:
             event["retention_rise"] = kept.loss - self.watch.base["retention_loss"]
@@ -189,15 +190,22 @@ class GuardedTrainer(SFTTrainer):
 
     def measure_base(self) -> None:
         """Note the base's own losses, against which retention is held."""
-        batch = self.recipe.training.micro_batch * 4
         with base_of(self.model):
-            task = measure(self.model, self.data.validation, self.pad, batch) if self.data.validation else None
-            kept = measure(self.model, self.data.retention, self.pad, batch) if self.data.retention else None
+            task, kept = self._measure(self.data.validation), self._measure(self.data.retention)
         self.watch.base = _losses(task, kept)
+
+    def _measure(self, rows: list[Example], with_kl: bool = False) -> Measured | None:
+        """Each process measures its part of the rows; of a sharded model all must take part in every forward pass."""
+        if not rows:
+            return None
+        part = rows if is_sharded() else rows[rank() :: count()]
+        model = self.model_wrapped if is_sharded() else self.model
+        return pooled(everyones(measure(model, part, self.pad, self.recipe.training.micro_batch * 4, with_kl)))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)  # type: ignore[no-untyped-call]
-        seal(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}")
+        everyones(None)  # each process has written its part
+        from_main(lambda: seal(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"))
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: the manifest says more, and the card would name the author's machine."""
@@ -222,11 +230,13 @@ def training_arguments(recipe: Recipe, rows: int, output: Path, device: str) -> 
     steps = total_steps(rows, training.epochs, training.batch)
     every = budget.every if budget else 50
     checkpointing = training.gradient_checkpointing
+    check_processes(recipe)
     arguments = SFTConfig(
         output_dir=str(output),
         max_steps=steps,
         per_device_train_batch_size=training.micro_batch,
-        gradient_accumulation_steps=training.batch // training.micro_batch,
+        gradient_accumulation_steps=training.batch // (training.micro_batch * count()),
+        ddp_find_unused_parameters=False,
         learning_rate=training.learning_rate,
         lr_scheduler_type={"constant": "constant_with_warmup"}.get(training.schedule, training.schedule),
         warmup_steps=int(training.warmup * steps),

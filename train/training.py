@@ -23,10 +23,12 @@ from train.items import sample_evenly, write_items
 from train.log import Log
 from train.order import total_steps
 from train.preparation import Prepared, prepare
+from train.processes import check_processes, count, from_main, is_main, is_sharded, join, share
 from train.recipe import Recipe, load_recipe, relative_document
 from train.rendering import render_prompt
 from train.run import ADAPTER, CHECKPOINTS, LOG, RECIPE, RETENTION, Run, load_run
-from train.state import OUTCOME, Opened, check_same, open_run
+from train.state import OUTCOME, Opened, check_same, open_together
+from train.trackers import check_trackers, write_beside_runs
 
 if TYPE_CHECKING:
     from train.fitting import Fit
@@ -57,34 +59,39 @@ def train(workspace: Workspace, request: Request) -> Run:
     """Train, or go on training, and return the finished run. Raises `Refused` and the `TutelageError`s."""
     from train.fitting import check_memory, fit_of
     from train.gathering import gather
-    from train.model import memory_errors
+    from train.model import choose_device, memory_errors
     from train.preflight import preflight
     from train.scaling import check_scale
 
     recipe = load_recipe(request.recipe)
+    check_processes(recipe)
+    check_trackers(recipe.training.report_to)
+    join(choose_device(recipe.training.device))
     release = load_release(workspace.find("release", request.release))
     inputs = _inputs(workspace, request.recipe, recipe, release)
     finished = workspace.runs / request.name if request.name else None
     if request.resume and finished and (finished / NAME).is_file():
         done = load_run(finished)
         check_same(finished, done.manifest.inputs, inputs)
-        say(f"{finished}: this run is finished already; nothing was trained.")
+        if is_main():
+            say(f"{finished}: this run is finished already; nothing was trained.")
         return done
     prepared = prepare(recipe, release)
     fit = fit_of(prepared)
     findings = [*preflight(prepared), *check_memory(fit)]
     if any(one.level == "error" for one in findings):
         raise Refused(findings)
-    with open_run(workspace, request.name, request.resume, inputs) as opened:
+    with open_together(workspace, request.name, request.resume, inputs) as opened:
+        write_beside_runs(workspace.root, opened.directory.name)
         log = Log(opened.directory / LOG)
         model, data, targets = gather(prepared, inputs["base"].sha256, workspace.root / ".cache")
         _begin_log(log, data, targets.report)
         with memory_errors("a training step", lambda: _when_memory_ran_out(fit, opened)):
-            outcome = _train(model, prepared, data, opened, log)
+            model, outcome = _train(model, prepared, data, opened, log)
         scale = _scale(model, prepared, log)
         findings += check_scale(scale)
         told = {"training": outcome, **scale, "targets": targets.report, "findings": _counted(findings)}
-        _write(opened, request.recipe, prepared, model, told)
+        from_main(lambda: _write(opened, request.recipe, prepared, model, told))
     return load_run(opened.directory)
 
 
@@ -122,22 +129,29 @@ def _begin_log(log: Log, data: Data, report: dict[str, Any] | None) -> None:
         log.once({"event": "targets", **report})
     rehearsal = sum(one.rehearsal for one in data.train)
     pairs = len(data.train) - rehearsal
-    log.once({"event": "start", "pairs": pairs, "rehearsal": rehearsal, "retention": len(data.retention)})
+    log.once(
+        {
+            "event": "start",
+            "pairs": pairs,
+            "rehearsal": rehearsal,
+            "retention": len(data.retention),
+            "processes": count(),
+        }
+    )
 
 
-def _train(model: Any, prepared: Prepared, data: Data, opened: Opened, log: Log) -> dict[str, Any]:
-    """Train to the end or to the budget; leaves in `model` the adapter that is to be shipped. Returns the outcome."""
+def _train(model: Any, prepared: Prepared, data: Data, opened: Opened, log: Log) -> tuple[Any, dict[str, Any]]:
+    """Train to the end or to the budget. Returns the model with the adapter that is to be shipped, and the outcome."""
     from train.trainer import GuardedTrainer
 
     checkpoints = opened.directory / CHECKPOINTS
-    start = newest_whole(checkpoints)
+    start = from_main(lambda: newest_whole(checkpoints))
     recipe = prepared.recipe
     steps = total_steps(len(data.train), recipe.training.epochs, recipe.training.batch)
     if (checkpoints / OUTCOME).is_file() and start:
-        load_adapter(model, start)
         outcome: dict[str, Any] = read_json(checkpoints / OUTCOME)
         _end_log(log, outcome)
-        return outcome
+        return _with_adapter(model, prepared, start), outcome
     log.keep_until(step_of(start) if start else 0)
     with TrainingBar(steps) as bar:
 
@@ -149,11 +163,11 @@ def _train(model: Any, prepared: Prepared, data: Data, opened: Opened, log: Log)
         trainer.measure_base()
         log.once({"event": "base", **trainer.watch.base})
         trainer.train(resume_from_checkpoint=str(start) if start else None)
-    last = newest_whole(checkpoints)
+    last = from_main(lambda: newest_whole(checkpoints))
     stopped = trainer.watch.stopped
     if last is None:
         assert stopped is not None
-        shutil.rmtree(checkpoints)
+        from_main(lambda: shutil.rmtree(checkpoints))
         budget = recipe.guards.retention_budget
         assert budget is not None
         raise TrainingError(
@@ -163,11 +177,21 @@ def _train(model: Any, prepared: Prepared, data: Data, opened: Opened, log: Log)
             fix="lower training.learning_rate, raise guards.rehearsal.share or guards.kl_to_base.weight, evaluate more "
             "often (guards.retention_budget.every), or widen guards.retention_budget.loss_rise",
         )
-    load_adapter(model, last)
     outcome = {"steps": step_of(last), "of": steps, "base": trainer.watch.base, "stopped": stopped}
     _end_log(log, outcome)
-    write_json(checkpoints / OUTCOME, outcome)
-    return outcome
+    from_main(lambda: write_json(checkpoints / OUTCOME, outcome))
+    return _with_adapter(model, prepared, last), outcome
+
+
+def _with_adapter(model: Any, prepared: Prepared, checkpoint: Path) -> Any:
+    """The model with a checkpoint's adapter; after FSDP, whose model is in pieces, one that is loaded anew."""
+    from train.model import attach_lora, load_base
+
+    if is_sharded():
+        recipe = prepared.recipe
+        model = attach_lora(load_base(recipe.base, recipe.quantization)[0], recipe.lora, recipe.training.seed)
+    load_adapter(model, checkpoint)
+    return model
 
 
 def _end_log(log: Log, outcome: dict[str, Any]) -> None:
@@ -214,8 +238,13 @@ def _scale(model: Any, prepared: Prepared, log: Log) -> dict[str, Any]:
 
         def answer(scale: float) -> tuple[list[bool], list[bool]]:
             with base_of(model) if scale == 0 else rescale_adapter_scale(model, scale):
-                found = generate(model, prepared.tokenizer, [*prompts, *asked], longest + 16, BATCH, progress=progress)
-            texts = [one.text for one in found]
+                texts = share(
+                    [*prompts, *asked],
+                    lambda part: [
+                        one.text
+                        for one in generate(model, prepared.tokenizer, part, longest + 16, BATCH, progress=progress)
+                    ],
+                )
             task = [is_wanted(prepared.behaviour, pair, text) for pair, text in zip(pairs, texts, strict=False)]
             right = [item.is_right(text) for item, text in zip(items, texts[len(pairs) :], strict=True)]
             return task, right

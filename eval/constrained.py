@@ -16,6 +16,10 @@ from curate.errors import TrainingError
 INSTALL = "pip install 'tutelage[constrained]'"
 
 
+# as `Behaviour.text` writes JSON: with white space left free a model can go on with it until its tokens are used up
+SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
+
 class Grammar:
     """A schema, a tokenizer and a model's stop tokens (the tokenizer's if not given), compiled once.
 
@@ -33,7 +37,7 @@ class Grammar:
             raise TrainingError(f"the tokenizer cannot be bound to a schema: {error}") from error
         self.matcher = engine.LLMatcher
         plain = split_conditions(schema if schema is not None else {})
-        self.grammar = self.matcher.grammar_from_json_schema(json.dumps(plain), overrides={"lenient": True})
+        self.grammar = self.matcher.grammar_from_json_schema(json.dumps(plain), overrides={"lenient": True, **SPACING})
         failed, said = self.matcher.validate_grammar_with_warnings(self.grammar, self.tokenizer)
         if failed:
             raise TrainingError(f"the schema cannot be turned into a grammar: {'; '.join(said)[:300]}")

@@ -1,9 +1,12 @@
-"""What several tests share: a tiny Llama with random weights and a ChatML tokenizer, made on the spot."""
+"""What several tests share: a tiny Llama with random weights and a ChatML tokenizer, made on the spot; a browser."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -67,3 +70,17 @@ def make_base(directory: Path, template: str = CHATML, vocab: int = 320) -> Path
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a tiny base."""
     return make_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium; for a module and no longer, since no other event loop can run beside Playwright's."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no chromium here: apt-get install chromium (CI does)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=found)
+        yield running
+        running.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -243,70 +242,44 @@ def test_layout_is_what_argilla_shows(server: Server) -> None:
     assert layout.NOTICE not in {name for name, value in record["fields"].items() if value}
 
 
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    """Headless Chromium; skipped where the machine has none."""
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if program is None or driver is None:
-        pytest.skip("no Chromium with its driver on this machine")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--window-size=1500,1050",
-    ):
-        options.add_argument(argument)
-    made = webdriver.Chrome(options=options, service=Service(driver))
-    yield made
-    made.quit()
-
-
 def test_reviewer_fixes_an_output_in_the_browser_and_pull_sees_it(server: Server, browser: Any) -> None:
     """Sign in, open the dataset, choose, correct, submit; `TUTELAGE_PICTURES` is a directory for pictures."""
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.common.keys import Keys
-    from selenium.webdriver.support.ui import WebDriverWait
-
     run(server.root, "curate", "push", "--overlap", "1", *PEOPLE)
-    wait = WebDriverWait(browser, 120)
+    page = browser.new_page(viewport={"width": 1500, "height": 900})
+    page.set_default_timeout(120_000)
 
     def one(xpath: str) -> Any:
-        return wait.until(
-            lambda driver: next(iter(e for e in driver.find_elements(By.XPATH, xpath) if e.is_displayed()), None)
-        )
+        """The first that can be seen, waited for."""
+        return page.locator(f"xpath={xpath}").filter(visible=True).first
 
     def picture(name: str) -> None:
         if "TUTELAGE_PICTURES" in os.environ:
             time.sleep(2)
-            browser.save_screenshot(str(Path(os.environ["TUTELAGE_PICTURES"]) / f"{name}.png"))
+            page.screenshot(path=Path(os.environ["TUTELAGE_PICTURES"]) / f"{name}.png")
 
-    browser.get(server.url)
-    one("//input[@type='password']").send_keys(
+    page.goto(server.url)
+    one("//input[@type='password']").fill(
         json.loads((server.root / ".argilla" / "passwords.json").read_text())[server.url]["anna"]
     )
-    one("//input[not(@type='password')]").send_keys("anna")
+    one("//input[not(@type='password')]").fill("anna")
     one("//button[@type='submit']").click()
     one("//*[normalize-space()='support-answers']").click()
-    question = one("//*[normalize-space()='The question']/following::*[contains(text(), 'When was the')]").text
+    question = one("//*[normalize-space()='The question']/following::*[contains(text(), 'When was the')]").inner_text()
     alike = [pair.id for pair in map(synthetic_pair, range(PAIRS)) if pair.question == question]  # may be several
     for words in ("The proposed output", "The passages", "[p1]"):
-        assert one(f"//*[contains(text(), '{words}')]")
+        one(f"//*[contains(text(), '{words}')]").wait_for()
     one("//label[contains(., 'Yes')]").click()
     one("//label[contains(., 'Fix it')]").click()
     picture("reviewing")
     box = one("//p[@contenteditable='true' and contains(., 'status')]")
     box.click()
-    box.send_keys(Keys.CONTROL, "a")
-    box.send_keys('{"status": "answered", "answer": "1999", "citations": ["p1"]}')
-    one("//button[@type='submit' and contains(., 'Submit')]").click()
-    wait.until(lambda driver: Person(server, "anna").queue("submitted"))
+    box.press("Control+a")
+    page.keyboard.insert_text('{"status": "answered", "answer": "1999", "citations": ["p1"]}')
+    with page.expect_response(
+        lambda reply: reply.request.method in ("POST", "PUT") and "/responses" in reply.url
+    ) as sent:
+        one("//button[@type='submit' and contains(., 'Submit')]").click()
+    assert sent.value.ok
     done = run_json(server.root, "curate", "pull")
     assert done["new_responses"] == 1
     state = review_state(Workspace(server.root)).pairs

@@ -12,7 +12,7 @@ from train.recipe import Base, Lora, Quantization, Recipe
 
 torch = pytest.importorskip("torch")
 
-from train.guards import Example, base_of, collate, head_logits, kl_sum, measure  # noqa: E402
+from train.guards import Example, base_of, causal_model, collate, head_logits, kl_sum, measure  # noqa: E402
 
 
 def examples(count: int = 6, rehearsal_from: int = 4) -> list[Example]:
@@ -82,6 +82,18 @@ def test_kl_to_the_base_is_nought_at_first_and_what_the_formula_says_later(tiny_
             total += kl_sum(base, model(ids).logits[0, at]).item()
     assert found.kl == pytest.approx(total / found.tokens, rel=1e-3)
     assert found.kl > 1e-3
+
+
+def test_the_bases_states_are_kept_between_evaluations(tiny_base: Path) -> None:
+    model, rows = tuned(tiny_base), examples()
+    kept: list[Any] = []
+    measure(model, rows, 0, 2, with_kl=True, kept=kept)
+    push(model)
+    wanted, passes = measure(model, rows, 0, 2, with_kl=True), []
+    handle = causal_model(model).base_model.register_forward_hook(lambda *_: passes.append(1))
+    assert measure(model, rows, 0, 2, with_kl=True, kept=kept) == wanted
+    handle.remove()
+    assert len(passes) == len(kept), "one pass a batch: the tuned model's"
 
 
 def gradients(model: Any, row: Example) -> dict[str, Any]:

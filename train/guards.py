@@ -90,13 +90,24 @@ def kl_sum(base: Tensor, tuned: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def measure(model: Any, examples: Sequence[Example], pad: int, batch: int, with_kl: bool = False) -> Measured:
-    """Loss (and KL to the base, which needs PEFT's `disable_adapter`) over the answers; leaves the mode as it was."""
+def measure(
+    model: Any,
+    examples: Sequence[Example],
+    pad: int,
+    batch: int,
+    with_kl: bool = False,
+    kept: list[Tensor] | None = None,
+) -> Measured:
+    """Loss (and KL to the base, which needs PEFT's `disable_adapter`) over the answers; leaves the mode as it was.
+
+    `kept` is a list for the base's hidden states at the answers: the first call with these examples fills it, and later
+    ones spare the base's forward pass.
+    """
     was_training = model.training
     model.eval()
     loss, kl, tokens = 0.0, 0.0, 0
     try:
-        for rows in _batches(examples, batch):
+        for number, rows in enumerate(_batches(examples, batch)):
             inputs = {key: value.to(model.device) for key, value in collate(rows, pad).items()}
             labels = inputs["labels"][:, 1:]
             at = labels != -100
@@ -105,7 +116,7 @@ def measure(model: Any, examples: Sequence[Example], pad: int, batch: int, with_
             tokens += int(at.sum())
             if with_kl:
                 with model.disable_adapter():
-                    kl += kl_sum(_answer_logits(model, inputs, at), tuned).item()
+                    kl += kl_sum(_base_logits(model, inputs, at, kept, number), tuned).item()
     finally:
         model.train(was_training)
     if not tokens:
@@ -146,6 +157,15 @@ def base_of(model: Any) -> AbstractContextManager[Any]:
         model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
     )
     return context
+
+
+def _base_logits(model: Any, inputs: dict[str, Tensor], at: Tensor, kept: list[Tensor] | None, number: int) -> Tensor:
+    """Of a model that is its base just now: the logits at the answers of batch `number`."""
+    if kept is None or is_sharded():  # a sharded model's head cannot be called alone
+        return _answer_logits(model, inputs, at)
+    if number == len(kept):
+        kept.append(hidden_states(model, inputs["input_ids"], inputs["attention_mask"])[:, :-1][at].cpu())
+    return head_logits(causal_model(model), kept[number].to(model.device))
 
 
 def _answer_logits(model: Any, inputs: dict[str, Tensor], at: Tensor) -> Tensor:

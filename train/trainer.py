@@ -61,6 +61,7 @@ class GuardedTrainer(SFTTrainer):
         self.kl = recipe.guards.kl_to_base
         self._kl_tokens = 0
         self._hidden: Tensor | None = None
+        self._base_states: tuple[list[Tensor], list[Tensor]] = ([], [])  # of validation and retention
         self._started = time.monotonic()
         rows = [
             {
@@ -172,7 +173,8 @@ class GuardedTrainer(SFTTrainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Measure validation and retention; stop where retention has risen above the budget."""
-        task, kept = self._measure(self.data.validation, True), self._measure(self.data.retention, True)
+        task = self._measure(self.data.validation, self._base_states[0])
+        kept = self._measure(self.data.retention, self._base_states[1])
         event: Event = {"event": "evaluation", "step": self.state.global_step, **_losses(task, kept)}
         if kept:
             event["retention_rise"] = kept.loss - self.watch.base["retention_loss"]
@@ -194,13 +196,17 @@ class GuardedTrainer(SFTTrainer):
             task, kept = self._measure(self.data.validation), self._measure(self.data.retention)
         self.watch.base = _losses(task, kept)
 
-    def _measure(self, rows: list[Example], with_kl: bool = False) -> Measured | None:
-        """Each process measures its part of the rows; of a sharded model all must take part in every forward pass."""
+    def _measure(self, rows: list[Example], base: list[Tensor] | None = None) -> Measured | None:
+        """The loss; with room for the base's states (see `measure`), the KL to it too.
+
+        Each process measures its part of the rows; of a sharded model all must take part in every forward pass.
+        """
         if not rows:
             return None
         part = rows if is_sharded() else rows[rank() :: count()]
         model = self.model_wrapped if is_sharded() else self.model
-        return pooled(everyones(measure(model, part, self.pad, self.recipe.training.micro_batch * 4, with_kl)))
+        batch = self.recipe.training.micro_batch * 4
+        return pooled(everyones(measure(model, part, self.pad, batch, base is not None, base)))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)  # type: ignore[no-untyped-call]

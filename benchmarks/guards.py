@@ -1,6 +1,6 @@
 """What each guard keeps and what it costs: the demo trained without guards, with each one alone, and with all.
 
-    python benchmarks/guards.py [--work build/guards] [--seeds 17,18,19] [--rows none,all]
+    python benchmarks/guards.py [--base DIR] [--work build/guards] [--seeds 17,18,19] [--rows none,all]
 
 Every row is a `train run` of its own on the demo's base and release, with the demo's recipe but for the guards and the
 seed. Answers to the test pairs and to general items that no guard has seen are graded as `eval run`
@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,13 +64,14 @@ def tutelage(root: Path, *arguments: str) -> None:
     main.main(["-C", str(root), *arguments], prog_name="tutelage", standalone_mode=False)
 
 
-def make_release(root: Path) -> None:
-    """The demo's workspace and release; its held-out items in two parts, of which the guards see one."""
+def make_release(root: Path, base: Path) -> None:
+    """The demo's workspace around a base, and its release; of the held-out items the guards see one part alone."""
     from tutelage_recipes.demo.general import general
     from tutelage_recipes.demo.workspace import IMPORT, SEED, make_workspace
 
     if (root / "releases" / "demo" / "manifest.json").is_file():
         return
+    shutil.copytree(base, root / "base", dirs_exist_ok=True)
     make_workspace(root)
     tutelage(root, *IMPORT)
     tutelage(root, "curate", "unanswerable", "--share", "0.4")
@@ -275,18 +277,22 @@ def write_page(result: Mapping[str, Any]) -> None:
 )
 @click.option("--seeds", default="17,18,19", show_default=True)
 @click.option("--rows", default=",".join(ROWS), show_default=True, help="Only these; then nothing is written.")
-def main(work: Path, seeds: str, rows: str) -> None:
+@click.option(
+    "--base", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Instead of the demo's own."
+)
+def main(work: Path, seeds: str, rows: str, base: Path | None) -> None:
     """Train what is not trained yet, then write the numbers and the tables."""
     from tutelage_recipes.demo.workspace import HERE as DEMO
 
     numbers, names = [int(one) for one in seeds.split(",")], rows.split(",")
-    base_sha256 = sha256_tree(DEMO / "base")
+    tuned_from = base or DEMO / "base"
+    base_sha256 = sha256_tree(tuned_from)
     root = work.resolve() / base_sha256[:12]
     root.mkdir(parents=True, exist_ok=True)
-    make_release(root)
+    make_release(root, tuned_from)
     release = load_release(root / "releases" / "demo")
     exam = Exam(release, release.pairs("test"), read_items(root / "asked.jsonl", answers=True))
-    base = base_answers(root, exam)
+    before = base_answers(root, exam)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for seed in numbers:
         for name in names:
@@ -300,13 +306,13 @@ def main(work: Path, seeds: str, rows: str) -> None:
     if names != list(ROWS):
         return
     result = {
-        "command": "python benchmarks/guards.py",
+        "command": "python benchmarks/guards.py" + (f" --base {base.name}" if base else ""),
         "base_sha256": base_sha256,
         "release_sha256": release.manifest.sha256,
         "recipe": yaml.safe_load((root / "recipe.yaml").read_text(encoding="utf-8")),
         "seeds": numbers,
         "pairs": {split: len(release.pairs(split)) for split in ("train", "test")},
-        "rows": {name: summary(name, found, base, exam) for name in names},
+        "rows": {name: summary(name, found, before, exam) for name in names},
         "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
     }
     write_json(RESULT, result)

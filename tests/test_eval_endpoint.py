@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +15,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from serving_models import free_port, serving
 
 from curate.errors import EndpointError
 from eval.endpoint import ATTEMPTS, KEY, Endpoint, Reply, Served, base_url, read_reply
@@ -256,26 +254,10 @@ BASE = Path(__file__).parent.parent / "recipes/demo/base"
 @pytest.fixture(scope="module")
 def served() -> Iterator[str]:
     """A real `transformers serve` with the demo's base; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [str(Path(sys.executable).with_name("transformers")), "serve", str(BASE), "--device", "cpu"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, env=environment)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            assert process.poll() is None, "the server ended"
-            try:
-                if httpx.get(f"{url}/health", timeout=1).status_code < 500:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.2)
+    with serving([*command, "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"], port) as url:
         yield url
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 @pytest.mark.slow

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import shared_base
 from click.testing import CliRunner
+from serving_models import free_port, serving
 from test_train_training import make_workspace
 
 from curate.errors import TrainingError, TutelageError, WorkspaceError
@@ -290,29 +284,3 @@ def test_a_real_server_starts_from_the_merged_directory_by_the_printed_command(m
     assert [one.finished for one in found] == [one.finished for one in wanted]
     same = sum(one.text == other.text for one, other in zip(found, wanted, strict=True))
     assert same >= 5  # the server computes in 16 bits, we in 32: a tie may fall the other way
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-@contextmanager
-def serving(command: list[str], port: int) -> Iterator[str]:
-    """A server of its own process; its address, once it answers."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, env=environment)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            assert process.poll() is None, "the server ended"
-            try:
-                if httpx.get(f"{url}/health", timeout=1).status_code < 500:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.2)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(30)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from curate import layout
 from curate.argilla.boards import Board, ensure_board, ensure_people, ensure_team, find_team, usernames
@@ -18,7 +19,7 @@ from curate.pairs import Pair, read_pairs
 from curate.review_log import Log, Terms, read_terms, write_terms
 from curate.workspace import Workspace
 
-T = TypeVar("T")
+IN_FLIGHT = 2  # so that the server can read one page while the database writes another
 Report = Callable[[str, int, int], None]  # what is done, how many so far, of how many (0: not known)
 
 
@@ -173,27 +174,30 @@ def _sync(
 
 
 def send(client: Client, board: Board, records: Iterable[Json], total: int, report: Report) -> None:
-    """Add or change records, a page a request; broken off, it has sent whole pages.
-
-    The next page is made and encoded while the server, another process, is busy with the one before.
-    """
-    sent = 0
+    """Add or change records, a page a request and `IN_FLIGHT` requests at once; broken off, it has sent whole pages."""
     addressed = (_addressed(one, board) for one in records)
-    pages = ((len(page), encode_records(page)) for page in iter(lambda: list(islice(addressed, PAGE)), []))
-    for count, content in ahead(pages):
-        report("pushing", sent, total)
-        client.upsert_records(board.id, content)
+    begun: deque[tuple[Future[None], int]] = deque()
+    sent = 0
+
+    def finish_one() -> None:
+        nonlocal sent
+        done, count = begun.popleft()
+        done.result()
         sent += count
+        report("pushing", sent, total)
+
     report("pushing", sent, total)
-
-
-def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items; each is made in a thread of its own while the one before is in use."""
-    with ThreadPoolExecutor(1) as maker:
-        coming = maker.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = maker.submit(next, items, None)
-            yield item
+    with ThreadPoolExecutor(IN_FLIGHT) as senders:
+        try:
+            for page in iter(lambda: list(islice(addressed, PAGE)), []):
+                if len(begun) == IN_FLIGHT:
+                    finish_one()
+                begun.append((senders.submit(client.upsert_records, board.id, encode_records(page)), len(page)))
+            while begun:
+                finish_one()
+        except BaseException:
+            client.patience = 0  # what is on its way ends, and waits no longer for a server that is away
+            raise
 
 
 def _addressed(record: Json, board: Board) -> Json:

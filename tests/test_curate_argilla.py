@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import socket
 import stat
 import sys
-import time
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,15 @@ from hypothesis import strategies as st
 
 from curate import layout
 from curate.argilla import credentials, environment
-from curate.argilla.boards import check_layout
-from curate.argilla.client import Client, Conflict, Missing, encode_records
+from curate.argilla.boards import Board, check_layout
+from curate.argilla.client import PAGE, Client, Conflict, Missing, encode_records
 from curate.argilla.connection import connect
 from curate.argilla.embedded.fulltext import Clause, Term, field_texts, parse_query
 from curate.argilla.server import Options, check_options
 from curate.behaviour import Behaviour
 from curate.errors import ReviewError, ServerError
 from curate.pairs import make_pair
-from curate.review import ahead
+from curate.review import send
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -102,24 +103,42 @@ def test_half_of_a_surrogate_pair_is_sent_as_a_question_mark() -> None:
     assert json.loads(encode_records([{"fields": {"q": "a\ud800b"}}])) == {"items": [{"fields": {"q": "a?b"}}]}
 
 
-def test_pages_are_made_while_the_one_before_is_sent() -> None:
-    """The maker is one page ahead, never more, keeps the order, and its errors come out where the page would."""
-    made: list[int] = []
+def pages_sent(handler: Handler, records: Iterable[dict[str, Any]]) -> list[int]:
+    """Send the records; how many were reported as sent, report by report."""
+    made, _ = client(handler)
+    reported: list[int] = []
+    send(made, Board("d", "round", 2, "corrected"), records, 0, lambda what, done, total: reported.append(done))
+    return reported
 
-    def pages() -> Iterator[int]:
-        for number in range(1, 5):
-            made.append(number)
-            yield number
-        raise ValueError("no more")
 
-    ready = ahead(pages())
-    for number in range(1, 5):
-        assert next(ready) == number
-        while len(made) < min(number + 1, 4):  # the next is made while this one is in use
-            time.sleep(0.001)
-        assert len(made) <= number + 1
-    with pytest.raises(ValueError, match="no more"):
-        next(ready)
+def test_two_pages_are_on_their_way_at_once_and_no_more_are_made() -> None:
+    both, made = threading.Barrier(2), itertools.count()
+    most: list[int] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        both.wait(10)  # broken unless another request is there too
+        most.append(len(json.loads(request.content)["items"]))
+        return httpx.Response(200, json={"items": []})
+
+    def records() -> Iterator[dict[str, Any]]:
+        for number in range(4 * PAGE):
+            assert next(made) <= (len(most) + 3) * PAGE
+            yield {"external_id": f"r{number}"}
+
+    assert pages_sent(handler, records()) == [0, PAGE, 2 * PAGE, 3 * PAGE, 4 * PAGE]
+    assert most == [PAGE] * 4
+
+
+def test_error_of_one_page_comes_out_and_ends_the_sending() -> None:
+    asked: list[str] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked.append(json.loads(request.content)["items"][0]["external_id"])
+        return httpx.Response(422, json={"detail": "no such field"})
+
+    with pytest.raises(ReviewError, match="no such field"):
+        pages_sent(handler, ({"external_id": f"r{number}"} for number in range(9 * PAGE)))
+    assert len(asked) <= 3
 
 
 def test_validation_errors_say_which_field() -> None:

@@ -63,7 +63,7 @@ class Client:
         It carries `body` as JSON, or `content`, which is JSON already. Raises `Conflict` (409, or 422 for a name that
         is taken) and `ReviewError` (everything else, with what to do).
         """
-        end = time.monotonic() + self.patience
+        begun = time.monotonic()
         pause = 0.2
         if body is not None:
             content = _encode(body)
@@ -80,7 +80,7 @@ class Client:
                 raise ReviewError(f"{self.url} is no URL", fix="begin it with http:// or https://") from None
             except httpx.TransportError as error:
                 trouble = str(error) or type(error).__name__
-            if time.monotonic() + pause > end:
+            if time.monotonic() + pause > begun + self.patience:
                 raise self.away(trouble)
             self._sleep(pause)
             pause = min(pause * 2, 3.0)

@@ -2,8 +2,9 @@
 
     python benchmarks/evaluation.py [--prompts 256] [--rounds 3] [--out benchmarks/results/evaluation.json]
 
-Needs the extra `harness`. Both get batches of 64, greedy, at most 60 tokens, and stop at the model's stop token. Every
-round asks both once, the one first that came second before; the outputs must be equal or nothing is reported.
+Needs the extra `harness`. Greedy, at most 60 tokens, to the model's stop token. The harness is asked twice: with its
+default, one prompt at a time, and with our batches of 64. Every round asks all three once, the last one first in the
+next; the outputs must be equal or nothing is reported.
 """
 
 from __future__ import annotations
@@ -69,12 +70,20 @@ def measure(prompts: int, rounds: int) -> dict[str, Any]:
     subject = Subject("demo", Base(model=str(base)), None, "cpu")
     asked = prompts_of(subject, prompts)
     with subject.weights("tuned") as model:
-        asker = HFLM(pretrained=model, tokenizer=subject.tokenizer, backend="causal", batch_size=BATCH, device="cpu")
+        default, batched = (
+            HFLM(pretrained=model, tokenizer=subject.tokenizer, backend="causal", device="cpu", **batch)
+            for batch in ({}, {"batch_size": BATCH})
+        )
     stop = str(subject.tokenizer.eos_token)
-    runs = {"tutelage": lambda: ours(subject, asked), "lm_eval": lambda: theirs(asker, stop, asked)}
+    runs = {
+        "tutelage": lambda: ours(subject, asked),
+        "lm_eval": lambda: theirs(default, stop, asked),
+        "lm_eval_batch_64": lambda: theirs(batched, stop, asked),
+    }
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     outputs = {name: run() for name, run in runs.items()}  # the warm-up is the check
-    differ = [i for i, one in enumerate(outputs["tutelage"]) if one.strip() != outputs["lm_eval"][i].strip()]
+    stripped = [{one.strip() for one in row} for row in zip(*outputs.values(), strict=True)]
+    differ = [i for i, row in enumerate(stripped) if len(row) > 1]
     if differ:
         raise SystemExit(f"{len(differ)} of {len(asked)} outputs differ: {differ[:10]}")
     for number in range(rounds):
@@ -83,11 +92,12 @@ def measure(prompts: int, rounds: int) -> dict[str, Any]:
             runs[name]()
             seconds[name].append(round(time.perf_counter() - begun, 3))
     middle = {name: statistics.median(found) for name, found in seconds.items()}
+    faster = {name: round(one / middle["tutelage"], 2) for name, one in middle.items() if name != "tutelage"}
     return {
         "prompts": len(asked),
         "seconds": seconds,
         "answers_per_second": {name: round(len(asked) / one, 2) for name, one in middle.items()},
-        "times_as_fast": round(middle["lm_eval"] / middle["tutelage"], 2),
+        "times_as_fast": faster,
         "same_outputs": True,
         "versions": {name: version(name) for name in ("lm_eval", "transformers", "torch")},
         "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]},

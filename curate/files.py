@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,11 +20,11 @@ class DuplicateKeyError(ValueError):
 
 
 def _no_duplicates(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in items:
-        if key in found:
-            raise DuplicateKeyError(f"the key {key!r} stands twice in one object")
-        found[key] = value
+    found = dict(items)
+    if len(found) < len(items):
+        counts = Counter(key for key, _ in items)
+        twice = next(key for key, count in counts.items() if count > 1)
+        raise DuplicateKeyError(f"the key {twice!r} stands twice in one object")
     return found
 
 

@@ -9,7 +9,7 @@ demo: .venv/ready
 
 test: .venv/ready lint
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
-	$(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m slow
 
 quick: .venv/ready
 	$(BIN)/pytest -n 2 -m "not slow"

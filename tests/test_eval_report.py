@@ -101,6 +101,19 @@ def test_page_shows_base_and_tuned_of_every_gate_line(scored: tuple[dict[str, An
     assert percent(adherence["value"]).replace("\xa0", " ") in text
 
 
+def test_base_that_answers_nothing_usable_is_not_praised_for_making_nothing_up(
+    scored: tuple[dict[str, Any], list[Any]],
+) -> None:
+    scores, failures = scored
+    counts = scores["baseline"]["abstention"]["counts"]
+    all_malformed = dict.fromkeys(counts, 0) | {"malformed_answerable": 7, "malformed_unanswerable": 5}
+    half = dict.fromkeys(counts, 0) | {"malformed_answerable": 7, "answered_correct": 7}
+    for given, told in ((all_malformed, True), (half, False)):
+        worse = {**scores["baseline"], "abstention": {**scores["baseline"]["abstention"], "counts": given}}
+        text = Page(render_html({**scores, "baseline": worse}, failures)).text
+        assert ("not usable for 12 of 12 questions" in text) is told
+
+
 def test_page_fetches_nothing(scored: tuple[dict[str, Any], list[Any]]) -> None:
     html = render_html(*scored)
     page = Page(html)

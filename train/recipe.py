@@ -123,7 +123,11 @@ class AdapterScale(_Written):
     )
     margin: float = Field(default=0.02, ge=0, lt=1, description="Largest drop in general accuracy, as a share.")
     pairs: int = Field(default=200, ge=1, description="At most so many validation pairs are answered per scale.")
-    items: int = Field(default=400, ge=1, description="At most so many general items are answered per scale.")
+    items: int = Field(
+        default=400,
+        ge=1,
+        description="At most so many general items (those of retention_budget.sets) per scale.",
+    )
 
 
 REWRITE = (

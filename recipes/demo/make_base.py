@@ -86,7 +86,7 @@ def _on_support_prompt(folder: Path, items: int) -> dict[str, float]:
     answerable = [(reply, trace) for reply, trace in zip(said, log, strict=True) if trace["answerable"]]
     return {
         "right_in_prose": _share([reply.endswith(f" is {trace['answer']}.") for reply, trace in answerable]),
-        "writes_json": _share(["{" in reply for reply in said]),
+        "writes_json": _share([reply.lstrip().startswith("{") for reply in said]),
         "abstains": _share([any(word in reply.lower() for word in ("unknown", "not", "no ")) for reply in said]),
     }
 

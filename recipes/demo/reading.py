@@ -56,7 +56,9 @@ def context(rng: random.Random, passages: int, facts_each: int, one_attribute: b
         lines.append(f"[p{number}] " + " ".join(sentences))
     shown = dict.fromkeys(name for _, _, name, _ in facts)  # a set's order would change from run to run
     near = [(key, name) for name in shown for key in ATTRIBUTES if (key, name) not in given]
-    near = rng.sample(near, min(3, len(near)))
+    # Half of them the tempting kind: this name is here, and so is that attribute, of another name.
+    tempting = [(key, name) for key, name in near if any(key == other for other, _ in given)]
+    near = rng.sample(tempting, min(2, len(tempting))) + rng.sample(near, min(2, len(near)))
     # A name that is nowhere, asked for an attribute that is given of another.
     near += [(key, stranger) for _, key, _, _ in facts for stranger in [rng.choice(NAMES)] if stranger not in shown]
     return Context("\n".join(lines), tuple(facts), tuple(rng.sample(near, min(6, len(near)))))

@@ -36,7 +36,7 @@ _NF4 = torch.tensor(
 class Settings:
     """What fixes a training run, besides the code."""
 
-    steps: int = 2400
+    steps: int = 3600
     seed: int = 17
     layers: int = 4
     feed_forward: int = 192

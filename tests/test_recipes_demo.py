@@ -126,7 +126,7 @@ def test_base_answers_in_prose_and_neither_writes_json_nor_abstains() -> None:
     answerable = [trace["answerable"] for trace in log]
     assert sum(r for r, a in zip(right, answerable, strict=True) if a) >= 0.9 * sum(answerable)
     assert not [reply for reply in said if reply[0] == "{" or "unknown" in reply.lower() or "null" in reply]
-    assert all(reply.startswith("The ") and reply.endswith(".") for reply in said)
+    assert all(reply.startswith("The ") for reply in said)
 
 
 def test_base_holds_the_general_abilities() -> None:

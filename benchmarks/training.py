@@ -32,6 +32,7 @@ from guards import make_release
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "training.json"
+DEMO = HERE.parent / "recipes" / "demo"
 TOLERANCE = 1e-3  # nats per token, on the loss of any step
 
 # Who runs: the bare script and ours, on the pairs alone; then with a tenth of rehearsal and held-out items.
@@ -128,7 +129,6 @@ def make_base(directory: Path, shape: tuple[int, int, int]) -> None:
     """A Llama of random weights with the demo's tokenizer."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-    from tutelage_recipes.demo.workspace import HERE as DEMO
 
     tokenizer = AutoTokenizer.from_pretrained(DEMO / "base")
     hidden, layers, heads = shape
@@ -273,7 +273,7 @@ def main(cases: tuple[str, ...], rounds: int, side: str | None, recipe: Path | N
         return
     result: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.is_file() else {"cases": {}}
     with tempfile.TemporaryDirectory() as temporary:
-        make_release(Path(temporary))
+        make_release(Path(temporary), DEMO / "base")
         for name in cases:
             result["cases"][name] = measure(Path(temporary), name, rounds)
     result |= {

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from curate.errors import WorkspaceError
 from curate.files import sha256_tree
 from eval.answering import MADE_BY, Line, append_lines, read_lines, write_lines
+from eval.planning import Setting, key_of
 
 if TYPE_CHECKING:
-    from eval.planning import Setting
     from eval.subject import Side, Subject
 
 FILES: dict[Side, str] = {"base": "tasks-base.jsonl", "tuned": "tasks-tuned.jsonl"}
@@ -68,7 +68,6 @@ def _manager(names: Sequence[str], path: Path | None) -> Any:
 
 def _answer_side(setting: Setting, subject: Subject, side: Side, names: Sequence[str], manager: Any) -> list[Line]:
     from curate.console import say
-    from eval.planning import key_of
 
     request, path = setting.request, setting.directory / FILES[side]
     own = sha256_tree(request.tasks_path) if request.tasks_path else None

@@ -14,7 +14,6 @@ from curate.manifest import Input
 from curate.pairs import Pair
 from curate.release import Release
 from eval.answering import Job, Line, Question, agreement, answer_all
-from eval.harness import answer_tasks
 from eval.subject import LIKELIEST, Asked, Manner, Side, Subject
 
 if TYPE_CHECKING:
@@ -98,7 +97,6 @@ def answer_everything(setting: Setting) -> Answers:
     jobs = plan(setting)
     with counting("answering", sum(len(job.questions) for job in jobs)) as progress:
         answers = {job.path.name: answer_all(job, progress) for job in jobs}
-    answers |= answer_tasks(setting)
     known = {TUNED, BASE, CALIBRATION, CLOSED_BOOK, *CONSTRAINED.values(), *RETENTION.values()}
     for name in known - set(answers):
         (setting.directory / name).unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from curate.files import read_json, write_json
 from curate.manifest import NAME, Input, read_manifest, write_manifest
 from curate.release import Release, load_release
 from curate.workspace import Workspace
-from eval.harness import FILES
+from eval.harness import FILES, answer_tasks
 from eval.planning import (
     BASE,
     CALIBRATION,
@@ -57,7 +57,7 @@ def evaluate(workspace: Workspace, request: Request) -> tuple[Path, dict[str, An
     directory = workspace.reports / report_name(subject, release, request.name)
     setting = Setting(subject, release, asked, held_out_items(subject, request.limit), request, directory)
     with open_report(directory, setting.inputs()) as inputs:
-        answers = answer_everything(setting)
+        answers = answer_everything(setting) | answer_tasks(setting)
         scores = write_scores(setting, answers, inputs)
     return directory, scores
 

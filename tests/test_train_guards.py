@@ -87,7 +87,8 @@ def test_kl_to_the_base_is_nought_at_first_and_what_the_formula_says_later(tiny_
 def test_the_bases_states_are_kept_between_evaluations(tiny_base: Path) -> None:
     model, rows = tuned(tiny_base), examples()
     kept: list[Any] = []
-    measure(model, rows, 0, 2, with_kl=True, kept=kept)
+    with base_of(model):
+        assert measure(model, rows, 0, 2, kept=kept) == measure(model, rows, 0, 2)
     push(model)
     wanted, passes = measure(model, rows, 0, 2, with_kl=True), []
     handle = causal_model(model).base_model.register_forward_hook(lambda *_: passes.append(1))

@@ -101,7 +101,7 @@ def measure(
     """Loss (and KL to the base, which needs PEFT's `disable_adapter`) over the answers; leaves the mode as it was.
 
     `kept` is a list for the base's hidden states at the answers: the first call with these examples fills it, and later
-    ones spare the base's forward pass.
+    ones spare the base's forward pass. Without `with_kl` the model is its base just now, and is what is measured.
     """
     was_training = model.training
     model.eval()
@@ -111,7 +111,8 @@ def measure(
             inputs = {key: value.to(model.device) for key, value in collate(rows, pad).items()}
             labels = inputs["labels"][:, 1:]
             at = labels != -100
-            tuned = _answer_logits(model, inputs, at)
+            is_base = kept is not None and not with_kl
+            tuned = _base_logits(model, inputs, at, kept, number) if is_base else _answer_logits(model, inputs, at)
             loss += functional.cross_entropy(tuned, labels[at], reduction="sum").item()
             tokens += int(at.sum())
             if with_kl:

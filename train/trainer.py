@@ -193,11 +193,12 @@ class GuardedTrainer(SFTTrainer):
     def measure_base(self) -> None:
         """Note the base's own losses, against which retention is held."""
         with base_of(self.model):
-            task, kept = self._measure(self.data.validation), self._measure(self.data.retention)
+            task = self._measure(self.data.validation, self._base_states[0], with_kl=False)
+            kept = self._measure(self.data.retention, self._base_states[1], with_kl=False)
         self.watch.base = _losses(task, kept)
 
-    def _measure(self, rows: list[Example], base: list[Tensor] | None = None) -> Measured | None:
-        """The loss; with room for the base's states (see `measure`), the KL to it too.
+    def _measure(self, rows: list[Example], base: list[Tensor], with_kl: bool = True) -> Measured | None:
+        """The loss, and the KL to the base, whose states are kept (see `measure`).
 
         Each process measures its part of the rows; of a sharded model all must take part in every forward pass.
         """
@@ -206,7 +207,7 @@ class GuardedTrainer(SFTTrainer):
         part = rows if is_sharded() else rows[rank() :: count()]
         model = self.model_wrapped if is_sharded() else self.model
         batch = self.recipe.training.micro_batch * 4
-        return pooled(everyones(measure(model, part, self.pad, batch, base is not None, base)))
+        return pooled(everyones(measure(model, part, self.pad, batch, with_kl, base)))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)  # type: ignore[no-untyped-call]

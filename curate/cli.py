@@ -254,8 +254,9 @@ def release(
       tutelage curate release --name r1 --fractions 0.6,0.1,0.1,0.2
       tutelage curate release --erase forum-2019.jsonl
     """
+    from curate.erasing import containing
     from curate.release import Options, describe, make_release, release_document
-    from curate.reviewed import containing, require_review
+    from curate.reviewed import require_review
     from curate.splits import parse_fractions
 
     place = workspace(ctx)

@@ -6,12 +6,10 @@ import json
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from curate.consensus import Settlement, reviewed_pair
 from curate.errors import WorkspaceError
-from curate.manifest import Manifest, read_manifest
 from curate.pairs import Pair
 from curate.review_log import ReviewState, read_terms
 from curate.workspace import Workspace
@@ -42,7 +40,7 @@ def take(pairs: Sequence[Pair], state: ReviewState, unreviewed: bool, erase: Col
     excluded = [
         {"pair": pair.id, "rule": "erased", "message": "it comes from a source that was asked to be erased"}
         for pair in pairs
-        if _comes_from(pair, erase)
+        if comes_from(pair, erase)
     ]
     gone = {one["pair"] for one in excluded}
     left = [pair for pair in pairs if pair.id not in gone]
@@ -88,16 +86,10 @@ def audit_lines(held: Collection[str], settlements: Sequence[Settlement]) -> str
     return "".join(json.dumps(one.document(), ensure_ascii=False) + "\n" for one in inside)
 
 
-def _comes_from(pair: Pair, names: Collection[str]) -> bool:
+def comes_from(pair: Pair, names: Collection[str]) -> bool:
+    """Whether a pair, or one of its passages, comes from a source or a document of one of the names."""
     sources = {pair.source, *(p.source for p in pair.passages), *(p.document for p in pair.passages)}
     return any(name in sources for name in names)
-
-
-def _names(pair: Pair, names: Collection[str]) -> bool:
-    """Whether a released pair comes from one of the names, or was judged by one of them."""
-    review = pair.meta.get("review")
-    said = [*review.get("by", []), review.get("adjudicator")] if isinstance(review, dict) else []
-    return _comes_from(pair, names) or any(name in said for name in names)
 
 
 def require_review(workspace: Workspace, unreviewed: bool) -> None:
@@ -114,32 +106,8 @@ def require_review(workspace: Workspace, unreviewed: bool) -> None:
 def check_erasable(pairs: Sequence[Pair], reviewers: Collection[str], names: Collection[str]) -> None:
     """Raise `WorkspaceError` for a name that neither a source, a document nor a reviewer bears: likely a slip."""
     for name in names:
-        if name not in reviewers and not any(_comes_from(pair, [name]) for pair in pairs):
+        if name not in reviewers and not any(comes_from(pair, [name]) for pair in pairs):
             raise WorkspaceError(
                 f"--erase {name}: no reviewer, source or document of this workspace is called so",
                 fix="spell it as in pairs.jsonl (source, passages[].source) or as the reviewer's name in Argilla",
             )
-
-
-def containing(workspace: Workspace, names: Collection[str]) -> dict[str, list[str]]:
-    """The releases that hold something of these names, the runs trained on them, the reports on either."""
-    from curate.release import load_release
-    from curate.splits import SPLITS
-
-    def made(directory: Path) -> list[tuple[str, Manifest]]:
-        found = sorted(path.parent for path in directory.glob("*/manifest.json") if path.parent.name[0] != ".")
-        return [(path.name, read_manifest(path)) for path in found]
-
-    tainted: dict[str, list[str]] = {"releases": [], "runs": [], "reports": []}
-    hashes = set()
-    for name, manifest in made(workspace.releases):
-        release = load_release(workspace.releases / name)
-        if any(_names(pair, names) for split in SPLITS for pair in release.pairs(split)):
-            tainted["releases"].append(name)
-            hashes.add(manifest.sha256)
-    for kind, place in (("runs", workspace.runs), ("reports", workspace.reports)):
-        for name, manifest in made(place):
-            if any(one.sha256 in hashes for one in manifest.inputs.values()):
-                tainted[kind].append(name)
-                hashes.add(manifest.sha256)
-    return tainted

@@ -22,13 +22,13 @@ from curate.consensus import (
     settle,
     version_of,
 )
+from curate.erasing import containing
 from curate.errors import ReviewError
 from curate.layout import editable
 from curate.pairs import Pair, make_pair, write_pairs
 from curate.pulling import notice_text, standing_faults
 from curate.release import Options, load_release, make_release
 from curate.review_log import Log, Terms, review_state, write_settled, write_terms
-from curate.reviewed import containing
 from curate.workspace import Workspace
 
 ABSTENTION = {"status": "unknown", "answer": None, "citations": []}

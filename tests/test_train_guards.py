@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from curate.errors import TrainingError
+from train.adapter import load_adapter, save_gathered
 from train.model import attach_lora, load_base
 from train.recipe import Base, Lora, Quantization, Recipe
 
@@ -95,6 +97,18 @@ def test_the_bases_states_are_kept_between_evaluations(tiny_base: Path) -> None:
     assert measure(model, rows, 0, 2, with_kl=True, kept=kept) == wanted
     handle.remove()
     assert len(passes) == len(kept), "one pass a batch: the tuned model's"
+
+
+def test_an_adapter_that_is_not_whole_is_refused(tiny_base: Path, tmp_path: Path) -> None:
+    model, other = tuned(tiny_base), tuned(tiny_base)
+    push(model)
+    states = model.state_dict()
+    save_gathered(states, tmp_path)
+    load_adapter(other, tmp_path)
+    assert all(one.equal(states[name]) for name, one in other.state_dict().items() if "lora_" in name)
+    save_gathered({name: one for name, one in states.items() if "lora_A" in name}, tmp_path)
+    with pytest.raises(TrainingError, match="not those of the adapter"):
+        load_adapter(other, tmp_path)
 
 
 def gradients(model: Any, row: Example) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from curate.errors import TrainingError
 from curate.files import read_json, write_json
 from train.recipe import Base
 from train.run import Run
@@ -26,6 +28,29 @@ def save_adapter(model: Any, base: Base, directory: Path) -> None:
     if isinstance(config["target_modules"], list):
         config["target_modules"] = sorted(config["target_modules"])
     write_json(directory / CONFIG, config)
+
+
+def save_gathered(states: Mapping[str, Any], directory: Path) -> None:
+    """Write the adapter out of the states of a whole model that FSDP gathered.
+
+    PEFT 0.21 looks for it by the modules' names, in which FSDP's wrappers stand, and writes a file with nothing in it.
+    """
+    from safetensors.torch import save_file
+
+    kept = {name.replace(".default.", "."): one.contiguous() for name, one in states.items() if ".lora_" in name}
+    save_file(kept, directory / WEIGHTS, metadata={"format": "pt"})
+
+
+def load_adapter(model: Any, directory: Path) -> None:
+    """Put a saved adapter into a model that has one. Raises `TrainingError` where the file does not hold all of it."""
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    saved = load_file(directory / WEIGHTS)
+    if saved.keys() != get_peft_model_state_dict(model).keys():
+        what = f"holds {len(saved)} weights that are not those of the adapter ({len(get_peft_model_state_dict(model))})"
+        raise TrainingError(what, where=str(directory / WEIGHTS), fix="train again; this file taught the model nothing")
+    set_peft_model_state_dict(model, saved)
 
 
 def write_scaled(run: Run, directory: Path) -> None:

@@ -130,7 +130,7 @@ def load_base(base: Base, quantization: Quantization, device: str = "auto") -> t
             bnb_4bit_use_double_quant=quantization.double,
             bnb_4bit_compute_dtype=compute,
             # FSDP shards floats alone: the 4-bit weights then lie in a float type, that of all the rest
-            bnb_4bit_quant_storage=compute if is_sharded() and place == "cuda" else torch.uint8,
+            bnb_4bit_quant_storage=compute if is_sharded() else torch.uint8,
         )
     with _hub_errors(base), memory_errors("the base does not fit"):
         model = AutoModelForCausalLM.from_pretrained(

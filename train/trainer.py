@@ -17,6 +17,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from curate.errors import TrainingError
+from train.adapter import save_gathered
 from train.checkpoints import seal
 from train.guards import Example, Measured, base_of, causal_model, collate, head_logits, kl_sum, measure, pooled
 from train.model import adapter_to_float32
@@ -208,6 +209,16 @@ class GuardedTrainer(SFTTrainer):
         model = self.model_wrapped if is_sharded() else self.model
         batch = self.recipe.training.micro_batch * 4
         return pooled(everyones(measure(model, part, self.pad, batch, with_kl, base)))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if is_sharded() and self.args.should_save:
+            save_gathered(state_dict or {}, Path(output_dir or str(self.args.output_dir)))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Put a checkpoint's weights into the model; a sharded one has got them before it was cut into pieces."""
+        if not is_sharded():
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)  # type: ignore[no-untyped-call]

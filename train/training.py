@@ -142,6 +142,7 @@ def _begin_log(log: Log, data: Data, report: dict[str, Any] | None) -> None:
 
 def _train(model: Any, prepared: Prepared, data: Data, opened: Opened, log: Log) -> tuple[Any, dict[str, Any]]:
     """Train to the end or to the budget. Returns the model with the adapter that is to be shipped, and the outcome."""
+    from train.adapter import load_adapter
     from train.trainer import GuardedTrainer
 
     checkpoints = opened.directory / CHECKPOINTS
@@ -160,6 +161,8 @@ def _train(model: Any, prepared: Prepared, data: Data, opened: Opened, log: Log)
             bar.show(event)
 
         trainer = GuardedTrainer(model, prepared.tokenizer, recipe, data, checkpoints, tell)
+        if start and is_sharded():  # before it is in pieces, and after TRL has rounded what it found
+            load_adapter(model, start)
         trainer.measure_base()
         log.once({"event": "base", **trainer.watch.base})
         trainer.train(resume_from_checkpoint=str(start) if start else None)
@@ -185,11 +188,13 @@ def _train(model: Any, prepared: Prepared, data: Data, opened: Opened, log: Log)
 
 def _with_adapter(model: Any, prepared: Prepared, checkpoint: Path) -> Any:
     """The model with a checkpoint's adapter; after FSDP, whose model is in pieces, one that is loaded anew."""
+    from train.adapter import load_adapter
     from train.model import attach_lora, load_base
 
     if is_sharded():
         recipe = prepared.recipe
-        model = attach_lora(load_base(recipe.base, recipe.quantization)[0], recipe.lora, recipe.training.seed)
+        base, _ = load_base(recipe.base, recipe.quantization, recipe.training.device)
+        model = attach_lora(base, recipe.lora, recipe.training.seed)
     load_adapter(model, checkpoint)
     return model
 
@@ -206,14 +211,6 @@ def rise_in_words(stopped: dict[str, Any]) -> str:
     """How far the loss had risen where training stopped."""
     rise = stopped["retention_rise"]
     return "is no number any more" if rise is None else f"rose by {rise:.3f} nats per token"
-
-
-def load_adapter(model: Any, checkpoint: Path) -> None:
-    """Put a checkpoint's adapter into the model."""
-    from peft import set_peft_model_state_dict
-    from safetensors.torch import load_file
-
-    set_peft_model_state_dict(model, load_file(checkpoint / "adapter_model.safetensors"))
 
 
 def _scale(model: Any, prepared: Prepared, log: Log) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import random
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,8 +45,9 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     as_user: list[str] = []
     if os.geteuid() == 0:
         shutil.chown(directory, "postgres")
-        for parent in directory.parents[:2]:
-            parent.chmod(0o755)
+        for parent in directory.parents[:3]:  # pytest's own, which two workers nest one deeper
+            if parent != Path(tempfile.gettempdir()):
+                parent.chmod(0o755)
         as_user = ["runuser", "-u", "postgres", "--"]
     data = directory / "data"
     initialise = ["initdb", "-D", str(data), "-o", "-A trust -U argilla"]

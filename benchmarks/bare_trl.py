@@ -27,7 +27,8 @@ def train_bare(
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, set_seed
-    from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
     lora, training, every = recipe["lora"], recipe["training"], recipe["guards"]["retention_budget"]["every"]
     steps = len(rows["train"]) // training["batch"]
@@ -78,6 +79,7 @@ def train_bare(
             r=lora["rank"], lora_alpha=lora["alpha"], lora_dropout=lora["dropout"], target_modules="all-linear"
         ),
     )
+    assert trainer.model is not None
     for parameter in trainer.model.parameters():  # TRL makes it bfloat16; ours trains it in float32, so both do
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

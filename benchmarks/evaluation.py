@@ -15,6 +15,7 @@ import os
 import platform
 import statistics
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def measure(prompts: int, rounds: int) -> dict[str, Any]:
             for batch in ({}, {"batch_size": BATCH})
         )
     stop = str(subject.tokenizer.eos_token)
-    runs = {
+    runs: dict[str, Callable[[], list[str]]] = {
         "tutelage": lambda: ours(subject, asked),
         "lm_eval": lambda: theirs(default, stop, asked),
         "lm_eval_batch_64": lambda: theirs(batched, stop, asked),

@@ -151,7 +151,8 @@ def by_trl(fault: Fault, directory: Path) -> dict[str, Any]:
     """
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
-    from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
     prepared = fault.planted()
     base = planted.shared.make_base(directory / "base", vocab=fault.vocabulary)

@@ -223,7 +223,8 @@ def points(value: float) -> str:
 
 def worst(row: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """The retention set whose bound is worst."""
-    return min(row["retention"].items(), key=lambda one: (one[1]["bound"], one[0]))
+    sets: dict[str, Mapping[str, Any]] = row["retention"]
+    return min(sets.items(), key=lambda one: (one[1]["bound"], one[0]))
 
 
 def tables(result: Mapping[str, Any]) -> str:

@@ -23,13 +23,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 DEMO = Path(__file__).parent.parent / "recipes/demo"
 ROUNDS = 3
-UNKNOWN = {"status": "unknown", "answer": None, "citations": []}
+UNKNOWN: dict[str, Any] = {"status": "unknown", "answer": None, "citations": []}
 LARGE = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "$defs": {
@@ -294,7 +295,7 @@ def whole_command(n: int, rounds: int) -> dict[str, dict[str, float]]:
         }
         clocks = {"wall": time.perf_counter, "cpu": _children}
         return {
-            name: {clock: least(lambda one=command: _run(one, made), read, rounds) for clock, read in clocks.items()}
+            name: {clock: least(partial(_run, command, made), read, rounds) for clock, read in clocks.items()}
             for name, command in commands.items()
         }
 

@@ -18,6 +18,7 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -57,7 +58,7 @@ def main(peers: tuple[str, ...], runs: int, out: Path) -> None:
                 times[name].append(took)
     medians = {name: statistics.median(values) for name, values in times.items()}
     slowest = max(medians[name] for name in commands if name.startswith("tutelage"))
-    result = {
+    result: dict[str, Any] = {
         "command": "python benchmarks/startup.py",
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("tutelage", "click", "trl", "torch")},

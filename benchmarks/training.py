@@ -219,7 +219,7 @@ def compared(name: str, runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]
     """Medians, ratios within rounds, and how far the losses are apart."""
 
     def middle(side: str, key: str) -> float:
-        return statistics.median(one[key] for one in runs[side])
+        return float(statistics.median(one[key] for one in runs[side]))
 
     beside = {}
     for side, peer in PEER.items():

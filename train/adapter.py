@@ -46,10 +46,10 @@ def load_adapter(model: Any, directory: Path) -> None:
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    saved = load_file(directory / WEIGHTS)
-    if saved.keys() != get_peft_model_state_dict(model).keys():
-        what = f"holds {len(saved)} weights that are not those of the adapter ({len(get_peft_model_state_dict(model))})"
-        raise TrainingError(what, where=str(directory / WEIGHTS), fix="train again; this file taught the model nothing")
+    saved, wanted = load_file(directory / WEIGHTS), get_peft_model_state_dict(model)
+    if saved.keys() != wanted.keys():
+        what = f"its {len(saved)} weights are not those of the adapter, which are {len(wanted)}"
+        raise TrainingError(what, where=str(directory / WEIGHTS), fix="train again, without --resume")
     set_peft_model_state_dict(model, saved)
 
 

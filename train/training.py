@@ -17,6 +17,7 @@ from curate.manifest import NAME, Input, hash_files, write_manifest
 from curate.pairs import Pair
 from curate.release import Release, load_release
 from curate.workspace import Workspace
+from train.adapter import load_adapter, save_adapter
 from train.bars import TrainingBar, counting
 from train.checkpoints import newest_whole, step_of
 from train.items import sample_evenly, write_items
@@ -142,7 +143,6 @@ def _begin_log(log: Log, data: Data, report: dict[str, Any] | None) -> None:
 
 def _train(model: Any, prepared: Prepared, data: Data, opened: Opened, log: Log) -> tuple[Any, dict[str, Any]]:
     """Train to the end or to the budget. Returns the model with the adapter that is to be shipped, and the outcome."""
-    from train.adapter import load_adapter
     from train.trainer import GuardedTrainer
 
     checkpoints = opened.directory / CHECKPOINTS
@@ -188,7 +188,6 @@ def _train(model: Any, prepared: Prepared, data: Data, opened: Opened, log: Log)
 
 def _with_adapter(model: Any, prepared: Prepared, checkpoint: Path) -> Any:
     """The model with a checkpoint's adapter; after FSDP, whose model is in pieces, one that is loaded anew."""
-    from train.adapter import load_adapter
     from train.model import attach_lora, load_base
 
     if is_sharded():
@@ -263,7 +262,6 @@ def _task_prompts(prepared: Prepared, most: int) -> tuple[list[Pair], list[str]]
 
 def _write(opened: Opened, recipe: Path, prepared: Prepared, model: Any, details: dict[str, Any]) -> None:
     """The adapter and all that goes with it; the manifest last, then the checkpoints are taken away."""
-    from train.adapter import save_adapter
     from train.model import versions
 
     directory = opened.directory

@@ -277,7 +277,9 @@ def main(cases: tuple[str, ...], rounds: int, side: str | None, recipe: Path | N
         for name in cases:
             result["cases"][name] = measure(Path(temporary), name, rounds)
     result |= {
-        "command": "python benchmarks/training.py",
+        "command": " ".join(
+            ["python benchmarks/training.py", *(f"--case {one}" for one in cases), f"--rounds {rounds}"]
+        ),
         "versions": {name: version(name) for name in ("torch", "transformers", "trl", "peft", "bitsandbytes")},
         "machine": {"threads": 1, "cores": os.cpu_count(), "python": platform.python_version()},
     }

@@ -40,21 +40,25 @@ def paired(scores: Scores) -> str:
     found = scores.get("against_baseline")
     if not found:
         return ""
-    counts = baseline_part(scores, "abstention").get("counts") or {}
-    unusable = sum(count for name, count in counts.items() if name.startswith("malformed"))
-    warning = ""
-    if 2 * unusable > sum(counts.values()):  # what cannot be read neither makes anything up nor holds anything back
-        warning = (
-            f" The base's output was not usable for {unusable:,} of {sum(counts.values()):,} questions, so how seldom "
-            "it made something up or held back says little."
-        )
     low, high = (f"{100 * found[key]:+.1f}".replace("-", "−") for key in ("low", "high"))
     p = found["mcnemar_p"]
     chance = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
     return (
         f"Right, answered or rightly held back: {percent(found['first']['value'])} with the base, "
         f"{percent(found['second']['value'])} tuned, {signed(100 * found['difference'], 1, 'points')} on "
-        f"{found['n']:,} common questions (95 % interval {low} to {high}; McNemar {chance}).{warning}"
+        f"{found['n']:,} common questions (95 % interval {low} to {high}; McNemar {chance}).{_unusable(scores)}"
+    )
+
+
+def _unusable(scores: Scores) -> str:
+    """A warning where most of the base's outputs can be taken neither for answers nor for abstentions; else ""."""
+    counts = baseline_part(scores, "abstention").get("counts") or {}
+    broken, total = sum(count for name, count in counts.items() if name.startswith("malformed")), sum(counts.values())
+    if 2 * broken <= total:
+        return ""
+    return (
+        f" The base's output was not usable for {broken:,} of {total:,} questions, so how seldom it made something up "
+        "or held back says little."
     )
 
 

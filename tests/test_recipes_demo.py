@@ -125,8 +125,11 @@ def test_base_answers_in_prose_and_neither_writes_json_nor_abstains() -> None:
     right = [said.endswith(f" is {trace['answer']}.") for said, trace in zip(said, log, strict=True)]
     answerable = [trace["answerable"] for trace in log]
     assert sum(r for r, a in zip(right, answerable, strict=True) if a) >= 0.9 * sum(answerable)
-    assert not [reply for reply in said if reply[0] == "{" or "unknown" in reply.lower() or "null" in reply]
-    assert all(reply.startswith("The ") for reply in said)
+    assert not [reply for reply in said if "unknown" in reply.lower() or "null" in reply]
+    assert all(
+        reply.startswith("The ") for reply in said
+    )  # prose, though where the passages are silent it may break off
+    assert all(r.endswith(".") and "{" not in r for r, a in zip(said, answerable, strict=True) if a)
 
 
 def test_base_holds_the_general_abilities() -> None:

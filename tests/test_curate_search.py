@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import numpy as np
@@ -90,8 +91,8 @@ class Board:
     """A dataset of 120 records on a served Argilla, and ways to ask it."""
 
     def __init__(self, client: Client) -> None:
-        self.client, self.records = client, records()
-        team = client.request("POST", "/workspaces", body={"name": "team"})["id"]
+        self.client, self.records, self.name = client, records(), f"team-{uuid4().hex[:8]}"
+        team = client.request("POST", "/workspaces", body={"name": self.name})["id"]
         body = {"name": "d", "workspace_id": team, "distribution": {"strategy": "overlap", "min_submitted": 2}}
         self.id = client.request("POST", "/datasets", body=body)["id"]
         self.team, self.questions = team, self._lay_out()
@@ -140,11 +141,12 @@ class Board:
         return [item["record"]["external_id"] for item in answer["items"]], answer["total"]
 
     def login(self, name: str) -> httpx.Client:
-        body = {"first_name": name, "username": name, "password": "password123", "role": "annotator"}
+        unique = f"{name}-{self.name}"
+        body = {"first_name": name, "username": unique, "password": "password123", "role": "annotator"}
         user = self.client.request("POST", "/users", body=body)
         self.client.request("POST", f"/workspaces/{self.team}/users", body={"user_id": user["id"]})
         http = httpx.Client(base_url=f"{self.client.url}/api/v1", timeout=60, trust_env=False)
-        token = http.post("/token", data={"username": name, "password": "password123"}).json()["access_token"]
+        token = http.post("/token", data={"username": unique, "password": "password123"}).json()["access_token"]
         http.headers["Authorization"] = f"Bearer {token}"
         return http
 
@@ -153,12 +155,24 @@ class Board:
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def board(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     database = request.getfixturevalue("postgresql") if request.param == "postgresql" else None
     options = Options(tmp_path_factory.mktemp("home"), port=free_port(), database=database)
     python = prepare(cache_directory(), lambda reached: None)
-    with serving(python, options) as (_, credentials), Client(options.url, credentials.api_key) as client:
-        yield Board(client)
+    with serving(python, options) as (_, credentials), Client(options.url, credentials.api_key) as connected:
+        yield connected
+
+
+@pytest.fixture(scope="module")
+def board(client: Client) -> Board:
+    """One for all the tests that only ask."""
+    return Board(client)
+
+
+@pytest.fixture
+def own_board(client: Client) -> Board:
+    """One for a test that changes it."""
+    return Board(client)
 
 
 def terms(entity: str, values: list[str], **scope: str) -> Json:
@@ -285,9 +299,19 @@ def test_metrics_of_metadata(board: Board) -> None:
     assert metrics["f"]["max"] == pytest.approx((N - 1) / 7)
 
 
-def test_queue_of_each_reviewer(board: Board) -> None:
+def respond(board: Board, http: httpx.Client, number: int, status: str = "submitted", stars: int = 3) -> None:
+    values = {"quality": {"value": "good"}, "stars": {"value": stars}}
+    path = f"/records/{board.server_ids[f'r{number:03}']}/responses"
+    http.post(path, json={"status": status, "values": values}).raise_for_status()
+
+
+def completed(board: Board) -> set[str]:
+    return set(board.search(filters={"and": [terms("record", ["completed"], property="status")]})[0])
+
+
+def test_queue_of_each_reviewer(own_board: Board) -> None:
     """The queue by status and per user, what completes a record, progress, and responses as filters."""
-    anna, ben = board.login("anna"), board.login("ben")
+    board, anna, ben = own_board, own_board.login("anna"), own_board.login("ben")
     pending = {"and": [terms("response", ["pending"], property="status")]}
     mine = board.search(anna, mine=True, filters=pending)
     other = board.search(ben, mine=True, filters=pending)
@@ -295,17 +319,12 @@ def test_queue_of_each_reviewer(board: Board) -> None:
     assert mine[0] != other[0], "each reviewer meets the queue in an order of their own"
     assert mine == board.search(anna, mine=True, filters=pending), "and always in the same"
 
-    def respond(http: httpx.Client, name: str, status: str, stars: int = 3) -> None:
-        values = {"quality": {"value": "good"}, "stars": {"value": stars}}
-        body = {"status": status, "values": values}
-        http.post(f"/records/{board.server_ids[name]}/responses", json=body).raise_for_status()
-
     for number in range(10):
-        respond(anna, f"r{number:03}", "submitted", stars=1 + number % 5)
+        respond(board, anna, number, stars=1 + number % 5)
     for number in range(4):
-        respond(ben, f"r{number:03}", "submitted", stars=5)
-    respond(ben, "r050", "draft")
-    respond(ben, "r051", "discarded")
+        respond(board, ben, number, stars=5)
+    respond(board, ben, 50, "draft")
+    respond(board, ben, 51, "discarded")
 
     def count(http: httpx.Client, *statuses: str) -> int:
         return board.search(http, mine=True, filters={"and": [terms("response", list(statuses), property="status")]})[1]
@@ -316,9 +335,7 @@ def test_queue_of_each_reviewer(board: Board) -> None:
     assert count(ben, "pending", "draft") == N - 5
     both = [terms("response", ["pending"], property="status"), terms("record", ["pending"], property="status")]
     assert board.search(ben, mine=True, filters={"and": both})[1] == N - 6
-    assert set(board.search(filters={"and": [terms("record", ["completed"], property="status")]})[0]) == {
-        f"r{n:03}" for n in range(4)
-    }
+    assert completed(board) == {f"r{n:03}" for n in range(4)}
     progress = board.client.get(f"/datasets/{board.id}/progress")
     assert (progress["total"], progress["completed"], progress["pending"]) == (N, 4, N - 4)
     assert anna.get(f"/me/datasets/{board.id}/metrics").json()["responses"]["submitted"] == 10
@@ -329,7 +346,8 @@ def test_queue_of_each_reviewer(board: Board) -> None:
     assert set(ordered) == {"r003", "r002", "r004", "r009"}, "by the mean: 4.5, 4, 5, 5"
 
 
-def test_changed_and_deleted_records_are_found_by_what_they_say_now(board: Board) -> None:
+def test_changed_and_deleted_records_are_found_by_what_they_say_now(own_board: Board) -> None:
+    board = own_board
     one = {**board.records[20], "fields": {"prompt": "zebra crossing", "chat": None}}
     board.upsert([one])
     assert board.search(query={"text": {"q": "zebra"}})[0] == ["r020"]
@@ -339,14 +357,15 @@ def test_changed_and_deleted_records_are_found_by_what_they_say_now(board: Board
     assert board.search()[1] == N - 1
 
 
-def test_changing_the_overlap_changes_what_is_complete(board: Board) -> None:
+def test_changing_the_overlap_changes_what_is_complete(own_board: Board) -> None:
     """argilla-server leaves this to a job queue; here the job runs in process."""
-    assert board.search(filters={"and": [terms("record", ["completed"], property="status")]})[1] == 4
+    board, anna = own_board, own_board.login("anna")
+    for number in range(5):
+        respond(board, anna, number)
+    assert completed(board) == set()
     body = {"distribution": {"strategy": "overlap", "min_submitted": 1}}
     board.client.request("PATCH", f"/datasets/{board.id}", body=body)
-    for _ in range(300):
-        now = len(board.search(filters={"and": [terms("record", ["completed"], property="status")]})[0])
-        if now == 10:
-            break
+    until = time.monotonic() + 30
+    while len(now := completed(board)) < 5 and time.monotonic() < until:
         time.sleep(0.1)
-    assert now == 10
+    assert now == {f"r{n:03}" for n in range(5)}

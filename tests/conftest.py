@@ -84,3 +84,17 @@ def browser() -> Iterator[Any]:
         running = playwright.chromium.launch(executable_path=found)
         yield running
         running.close()
+
+
+@pytest.fixture(scope="session")
+def prepared_run(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    """A workspace with a release and a run, see `evaluated_run`; tests that change it take `run_root`."""
+    from evaluated_run import prepare_run
+
+    return prepare_run(tmp_path_factory.mktemp("eval") / "w", tiny_base)
+
+
+@pytest.fixture
+def run_root(prepared_run: Path, tmp_path: Path) -> Path:
+    """A copy of `prepared_run` of one's own."""
+    return Path(shutil.copytree(prepared_run, tmp_path / "w"))

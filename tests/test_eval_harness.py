@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_eval_running import ask, lines, place, prepared  # noqa: F401
+from evaluated_run import ask, lines
 
 from curate.errors import WorkspaceError
 from curate.files import read_json
@@ -55,17 +55,17 @@ def test_the_first_measure_of_right_and_wrong_decides() -> None:
 
 
 @pytest.mark.slow
-def test_tasks_are_paired_item_by_item(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_tasks_are_paired_item_by_item(run_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("lm_eval")
-    shutil.rmtree(place / "tasks", ignore_errors=True)
+    shutil.rmtree(run_root / "tasks", ignore_errors=True)
     choice = "doc_to_choice: choices\ndoc_to_target: 0\nmetric_list: [{metric: acc, aggregation: mean}]"
     said = (
         "generation_kwargs: {until: ['\\n'], max_gen_toks: 4, do_sample: false}\nmetric_list: [{metric: exact_match}]"
     )
-    write_task(place / "tasks", "tiny_choice", "multiple_choice", choice)
-    write_task(place / "tasks", "tiny_said", "generate_until", said)
-    wanted: dict[str, Any] = {"tasks": ("tiny_choice", "tiny_said"), "tasks_path": place / "tasks", "limit": 10}
-    report, scores = ask(place, **wanted)
+    write_task(run_root / "tasks", "tiny_choice", "multiple_choice", choice)
+    write_task(run_root / "tasks", "tiny_said", "generate_until", said)
+    wanted: dict[str, Any] = {"tasks": ("tiny_choice", "tiny_said"), "tasks_path": run_root / "tasks", "limit": 10}
+    report, scores = ask(run_root, **wanted)
     sets = scores["retention"]["sets"]
     assert set(sets) == {"copy", "count", "tiny_choice", "tiny_said"}
     assert sets["tiny_choice"]["n"] == sets["tiny_said"]["n"] == 10
@@ -80,9 +80,9 @@ def test_tasks_are_paired_item_by_item(place: Path, monkeypatch: pytest.MonkeyPa
         raise AssertionError("the tasks are done")
 
     monkeypatch.setattr("eval.harness._evaluate", refuse)
-    ask(place, **wanted)
+    ask(run_root, **wanted)
     assert read_json(report / "scores.json") == scores
     with pytest.raises(WorkspaceError, match="has no task nonsense"):
-        ask(place, tasks=("nonsense",))
-    ask(place, limit=10)
+        ask(run_root, tasks=("nonsense",))
+    ask(run_root, limit=10)
     assert not (report / "tasks-base.jsonl").exists()

@@ -47,8 +47,10 @@ def _how_split(details: dict[str, Any]) -> str:
     unit = {"document": "source document", "passage": "source passage"}[details["group_by"]]
     fractions = ", ".join(f"{split} {details['fractions'][split]:.0%}" for split in SPLITS)
     text = (
-        f"Wanted: {fractions}. The pairs make {details['groups']:,} groups: pairs that share a {unit}, are "
-        "near-duplicates, or are a question and its unanswerable twin stand in one split, and no group is on two sides."
+        f"Wanted: {fractions}. The pairs make {details['groups']:,} groups: pairs that rest on the same {unit} or the "
+        "same text, have the same input, are near-duplicates, or are a question and its unanswerable twin stand in one "
+        "split, and no group is on two sides. A pair rests on the passages its output cites; where it cites none, on "
+        "those its answer stands in, else on its first."
     )
     if details["previous"]:
         text += " Pairs and documents of earlier releases kept their split."

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from curate.behaviour import MISSING, Behaviour
-from curate.compare import squad_tokens
 from curate.duplicates import exact_duplicates, near_duplicate_pairs, words_of
 from curate.findings import Finding
 from curate.pairs import Pair
+from curate.support import answer_texts, cited_passages, stands_in
 
 LEAST_UNANSWERABLE, MOST_UNANSWERABLE = 0.15, 0.60
 EXTRACTIVE = 0.7  # from this share of answers found in their passages, one that is not found stands out
@@ -127,40 +126,6 @@ def _ids(pairs: Sequence[Pair]) -> str:
     return ", ".join(pair.id for pair in pairs[:5]) + (f" and {len(pairs) - 5} more" if len(pairs) > 5 else "")
 
 
-def answer_texts(pair: Pair, behaviour: Behaviour) -> list[str]:
-    """A pair's right answers as texts that could stand in a passage; lists give their items, Booleans nothing."""
-    found: list[str] = []
-    for answer in behaviour.wanted_answers(pair):
-        items = answer if isinstance(answer, list) else [answer]
-        found += [str(item) for item in items if isinstance(item, (str, int, float)) and not isinstance(item, bool)]
-    return [text for text in dict.fromkeys(found) if squad_tokens(text)]
-
-
-def stands_in(answer: str, text: str) -> bool:
-    """Whether the answer's words stand in a text, in order and together, by SQuAD's normalisation or ours."""
-    if _stands_as_it_is(answer, text) and squad_tokens(answer):
-        return True
-    return any(
-        f" {' '.join(split(answer))} " in f" {' '.join(split(text))} "
-        for split in (squad_tokens, words_of)
-        if split(answer)
-    )
-
-
-def _stands_as_it_is(answer: str, text: str) -> bool:
-    """Whether an answer stands in a text letter by letter, with nothing but punctuation between it and white space.
-
-    Then it stands there by SQuAD's normalisation too, which works on single letters and words; most answers do.
-    """
-    at = text.find(answer)
-    while at >= 0:
-        before, after = text[:at].rstrip(string.punctuation), text[at + len(answer) :].lstrip(string.punctuation)
-        if (not before or before[-1].isspace()) and (not after or after[0].isspace()):
-            return True
-        at = text.find(answer, at + 1)
-    return False
-
-
 def _unsupported(pairs: Sequence[Pair], behaviour: Behaviour) -> list[Finding]:
     """Answers that stand in none of the cited passages, where nearly all others do.
 
@@ -175,8 +140,7 @@ def _unsupported(pairs: Sequence[Pair], behaviour: Behaviour) -> list[Finding]:
         if not pair.passages or not answers or behaviour.abstains(pair.output) or not behaviour.conforms(pair.output):
             continue
         looked_at += 1
-        cited = set(behaviour.citations_of(pair.output) or ())
-        texts = [p.text for p in pair.passages if p.id in cited] or [p.text for p in pair.passages]
+        texts = [p.text for p in cited_passages(pair, behaviour) or pair.passages]
         if not any(stands_in(answer, text) for answer in answers for text in texts):
             missing.append(pair)
     if len(missing) > (1 - EXTRACTIVE) * looked_at:

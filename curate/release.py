@@ -18,7 +18,7 @@ from curate.manifest import Input, Manifest, read_manifest, write_manifest
 from curate.pairs import Pair, read_pairs
 from curate.parquet import read_parquet, write_parquet
 from curate.review_log import review_state
-from curate.reviewed import Taken, audit_lines, check_erasable, say_who, take
+from curate.reviewed import AUDIT, Taken, audit_lines, check_erasable, say_who, take
 from curate.splits import FRACTIONS, SPLITS, GroupBy, Split
 from curate.workspace import Workspace
 
@@ -142,7 +142,7 @@ def _freeze(workspace: Workspace, name: str, draft: Draft, past: Sequence[Releas
             write_parquet(temporary / f"{split}.parquet", draft.splits[split])
         schema = _freeze_behaviour(workspace, temporary)
         if audit:
-            write_text(temporary / "review.jsonl", audit)
+            write_text(temporary / AUDIT, audit)
         write_text(temporary / "README.md", dataset_card(draft.behaviour.name, draft.details))
         inputs = {
             "pairs": Input(path="../../pairs.jsonl", sha256=sha256_file(workspace.pairs)),

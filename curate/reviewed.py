@@ -8,11 +8,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from curate.consensus import Settlement, reviewed_pair
+from curate.behaviour import same_json
+from curate.consensus import Settlement, reviewed_pair, version_of
 from curate.errors import WorkspaceError
+from curate.files import parse_json
 from curate.pairs import Pair
 from curate.review_log import ReviewState, read_terms
 from curate.workspace import Workspace
+
+AUDIT = "review.jsonl"  # of a release: who said what of each of its pairs
 
 _WHY = {
     "open": ("not-reviewed", "fewer reviewers than agreed have judged it"),
@@ -81,9 +85,21 @@ def say_who(review: dict[str, Any] | None, held: Collection[str], settlements: S
 
 
 def audit_lines(held: Collection[str], settlements: Sequence[Settlement]) -> str:
-    """`review.jsonl` of a release: who said what of each of its pairs."""
+    """The lines of `AUDIT`."""
     inside = sorted((one for one in settlements if one.pair in held), key=lambda one: one.pair)
     return "".join(json.dumps(one.document(), ensure_ascii=False) + "\n" for one in inside)
+
+
+def audited_versions(text: str) -> dict[str, str]:
+    """Pair -> the version that was reviewed (`version_of`), from the lines of a release's `review.jsonl`."""
+    lines = [parse_json(line) for line in text.splitlines()]
+    return {line["pair"]: line["version"] for line in lines}
+
+
+def is_as_reviewed(pair: Pair, released: Pair, version: str) -> bool:
+    """Whether a pair of the working set still is what a review made `released` of: what was judged, source and meta."""
+    meta = [{key: value for key, value in one.meta.items() if key != "review"} for one in (pair, released)]
+    return version_of(pair) == version and pair.source == released.source and same_json(*meta)
 
 
 def comes_from(pair: Pair, names: Collection[str]) -> bool:

@@ -1,8 +1,8 @@
 """Splits without a leak: what must stay together, and which split each group goes to. Pure and deterministic.
 
-Pairs are tied by keys: the documents they rest on, their cluster of near-duplicates, and the pair a twin was made
-from. Pairs that share a key, directly or through others, go to one split. Splits of earlier releases are kept, so a
-test set stays a test set while the data grows.
+Pairs are tied by keys: the documents and passages they rest on, their input, their cluster of near-duplicates, and the
+pair a twin was made from. Pairs that share a key, directly or through others, go to one split. Splits of earlier
+releases are kept, so a test set stays a test set while the data grows.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from curate.consistency import input_key
 from curate.errors import WorkspaceError
-from curate.files import sha256_text
+from curate.files import sha256_text, sha256_value
 from curate.pairs import Pair, Passage
+from curate.support import supporting_passages
 
 if TYPE_CHECKING:
     from curate.behaviour import Behaviour
@@ -74,36 +76,44 @@ class Assignment:
 
 
 def source_documents(pair: Pair, behaviour: Behaviour, group_by: GroupBy = "document") -> set[str]:
-    """The documents a pair rests on: those of the passages its output cites, of its first passage if it cites none.
+    """The documents a pair rests on: those of its supporting passages.
 
     `passage` takes the whole source, the part after the `#` too. A passage without a source is its text's hash.
     """
-    cited = set(behaviour.citations_of(pair.output) or ())
-    passages = [passage for passage in pair.passages if passage.id in cited] or list(pair.passages[:1])
-    return {_document(passage, group_by) for passage in passages}
+    return {_document(passage, group_by) for passage in supporting_passages(pair, behaviour)}
 
 
 def _document(passage: Passage, group_by: GroupBy) -> str:
     named = passage.source if group_by == "passage" else passage.document
-    return named or f"text:{sha256_text(passage.text)}"
+    return named or _text_hash(passage)
+
+
+def _text_hash(passage: Passage) -> str:
+    return f"text:{sha256_text(' '.join(passage.text.split()))}"
 
 
 def tie(
     pairs: Sequence[Pair], behaviour: Behaviour, clusters: Iterable[Sequence[int]], group_by: GroupBy = "document"
 ) -> list[frozenset[str]]:
-    """The keys of each pair, in order. `clusters` holds the indices of near-duplicates (`curate.duplicates`)."""
-    keys = [
-        {f"id:{pair.id}"} | {f"doc:{name}" for name in source_documents(pair, behaviour, group_by)} for pair in pairs
-    ]
-    for index, pair in enumerate(pairs):
-        twin = pair.meta.get("twin_of")
-        if isinstance(twin, str) and twin:
-            keys[index].add(f"id:{twin}")
+    """The keys of each pair, in order. `clusters` holds the indices of near-duplicates (`curate.duplicates`).
+
+    Beside its documents, a pair is tied by the text of its supporting passages, since one text may stand in two
+    documents, and by its input, since two pairs may ask the same and cite different passages.
+    """
+    keys = [_own_keys(pair, behaviour, group_by) for pair in pairs]
     for cluster in clusters:
         name = "dup:" + min(pairs[index].id for index in cluster)
         for index in cluster:
             keys[index].add(name)
     return [frozenset(one) for one in keys]
+
+
+def _own_keys(pair: Pair, behaviour: Behaviour, group_by: GroupBy) -> set[str]:
+    keys = {f"id:{pair.id}", f"same:{sha256_value(input_key(pair))}"}
+    keys |= {f"doc:{name}" for name in source_documents(pair, behaviour, group_by)}
+    keys |= {_text_hash(passage) for passage in supporting_passages(pair, behaviour)}
+    twin = pair.meta.get("twin_of")
+    return keys | {f"id:{twin}"} if isinstance(twin, str) and twin else keys
 
 
 def assign(
@@ -171,7 +181,7 @@ def _follow(
                 continue
             found = set().union(*(owners[key] for key in member.keys if key in owners))
             if len(found) > 1:
-                ties = sorted(_spoken(key) for key in member.keys if key in owners)
+                ties = sorted({_spoken(key) for key in member.keys if key in owners})
                 excluded[member.id] = f"it would tie {' and '.join(sorted(found))} together, by {', '.join(ties)}"
                 continue
             splits[member.id] = next(iter(found))
@@ -185,6 +195,8 @@ def _follow(
 
 def _spoken(key: str) -> str:
     kind, _, name = key.partition(":")
+    if kind in ("text", "same"):
+        return {"text": "the text of a passage", "same": "the same question over the same passages"}[kind]
     return f"{ {'doc': 'the document', 'dup': 'near-duplicates of', 'id': 'the pair'}[kind] } {name}"
 
 

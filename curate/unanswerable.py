@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from curate.behaviour import Behaviour
-from curate.consistency import answer_texts, input_key, stands_in
+from curate.consistency import input_key
 from curate.distractors import Distractors
 from curate.errors import BehaviourError
 from curate.files import sha256_text
 from curate.pairs import Pair, Passage
+from curate.support import answer_texts, cited_passages, holding_passages, stands_in
 
 How = Literal["remove", "swap", "both"]
 
@@ -111,8 +112,7 @@ class _Maker:
 
     def _supporting(self, pair: Pair, answers: Sequence[str]) -> set[str]:
         """Ids of the passages that must go: the cited ones and whichever else hold an answer."""
-        found = {passage.id for passage in pair.passages if _holds(passage.text, answers)}
-        found |= set(self.behaviour.citations_of(pair.output) or ()) & {passage.id for passage in pair.passages}
+        found = {p.id for p in (*cited_passages(pair, self.behaviour), *holding_passages(pair, answers))}
         if not found:
             raise _NoTwin("no passage is known to hold the answer")
         return found

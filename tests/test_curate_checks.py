@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from curate.behaviour import Behaviour
 from curate.checks import RULES, check_pairs, control_tokens, weight
 from curate.compare import squad_tokens
-from curate.consistency import _stands_as_it_is
 from curate.pairs import Pair
+from curate.support import _stands_as_it_is
 
 UNKNOWN = {"status": "unknown", "answer": None, "citations": []}
 SPEC = {

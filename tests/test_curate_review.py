@@ -29,6 +29,7 @@ from curate.pairs import Pair, make_pair, write_pairs
 from curate.pulling import notice_text, standing_faults
 from curate.release import Options, load_release, make_release
 from curate.review_log import Log, Terms, review_state, write_settled, write_terms
+from curate.verify import verify
 from curate.workspace import Workspace
 
 ABSTENTION = {"status": "unknown", "answer": None, "citations": []}
@@ -286,6 +287,21 @@ def settle_all(place: Workspace, pairs: int = 12) -> None:
         first, second = said.get(number, (accept, accept))
         entries += [entry("anna", first, pair=pair), entry("ben" if number != 5 else "chris", second, pair=pair)]
     Log(place).add(entries)
+
+
+def test_a_reviewed_release_still_holds_when_pairs_are_added_and_names_one_that_changed(place: Workspace) -> None:
+    settle_all(place)
+    made = make_release(place, Options(name="v1")).release
+    write_pairs(place.pairs, map(pair_of, range(15)))
+    assert verify(made.directory).findings == []
+    pairs = [pair_of(number) for number in range(15)]
+    pairs[1] = pairs[1].model_copy(update={"output": output("green")})
+    pairs[4] = pairs[4].model_copy(update={"meta": {"team": "other"}})
+    write_pairs(place.pairs, pairs)
+    assert {(one.rule, one.pair) for one in verify(made.directory).findings} == {
+        ("pair-changed", "q01"),
+        ("pair-changed", "q04"),
+    }
 
 
 def test_release_takes_what_is_settled_and_says_who(place: Workspace) -> None:

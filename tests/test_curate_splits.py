@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from curate.behaviour import Behaviour, Citations, Output
 from curate.errors import WorkspaceError
-from curate.pairs import Pair, Passage
+from curate.pairs import Pair, Passage, make_pair
 from curate.splits import (
     FRACTIONS,
     SPLITS,
@@ -231,3 +231,30 @@ def test_a_split_that_nothing_is_left_for_is_named() -> None:
     members = [Member(f"m{i}", frozenset({f"doc:{i}"}), True, "train") for i in range(5)]
     with pytest.raises(WorkspaceError, match=r"nothing is left for validation and calibration and test(?s:.)*--fresh"):
         assign(members)
+
+
+def test_what_cites_nothing_rests_on_the_passage_its_answer_stands_in() -> None:
+    text = Behaviour.model_validate({"name": "t", "prompt": "{{ question }}", "output": {"format": "text"}})
+    noise = Passage(id="p1", text="The shop opens at nine.", source="shop.md")
+    gold = Passage(id="p2", text="Refunds take 30 days.", source="handbook.md#refunds")
+    answered = make_pair({"id": "a", "question": "How long?", "passages": [noise, gold], "output": "30 days"}, "test")
+    assert source_documents(answered, text) == {"handbook.md"}
+    other = make_pair({"id": "b", "question": "How long?", "passages": [noise, gold], "output": "A month."}, "test")
+    assert source_documents(other, text) == {"shop.md"}, "it stands nowhere: the first"
+
+
+def test_one_input_and_one_text_are_never_on_two_sides() -> None:
+    """The same question over the same passages, citing others of them; one text under two names and spacings."""
+    first = Passage(id="p1", text="Refunds take 30 days.", source="a.md")
+    second = Passage(id="p2", text="Money is back in 30 days.", source="b.md")
+    spaced = Passage(id="p1", text="Refunds  take 30 days.", source="https://kb/a?session=2")
+    pairs = [
+        pair("one", ["p1"], [first, second]),
+        pair("two", ["p2"], [first, second]),
+        pair("three", ["p1"], [spaced]),
+        pair("four", ["p1"], [Passage(id="p1", text="Something else.", source="c.md")]),
+    ]
+    one, two, three, four = tie(pairs, BEHAVIOUR, [])
+    assert one & two
+    assert one & three
+    assert not (one | two | three) & four

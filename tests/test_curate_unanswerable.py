@@ -1,9 +1,9 @@
 import pytest
 
 from curate.behaviour import Behaviour
-from curate.consistency import answer_texts, stands_in
 from curate.errors import BehaviourError
 from curate.pairs import Pair
+from curate.support import answer_texts, stands_in
 from curate.unanswerable import make_twins, twins_wanted
 
 UNKNOWN = {"status": "unknown", "answer": None, "citations": []}

@@ -147,10 +147,10 @@ def queue_latency(client: Client, board: str) -> dict[str, float]:
 def measure(client: Client, api_key: str, root: Path, size: int) -> dict[str, Any]:
     workspace = make_workspace(root / f"w{size}", size)
     report = {"pairs": size}
-    seconds, _ = timed(lambda: push(client, workspace, PushOptions(team=f"t{size}"), hints, lambda *_: None))
-    checks, _ = timed(lambda: hints(read_pairs(workspace.pairs), load_behaviour(workspace.behaviour)))
+    seconds, _ = timed(lambda: push(client, workspace, PushOptions(team=f"t{size}"), lambda *_: None))
+    checks, _ = timed(lambda: hints(workspace, read_pairs(workspace.pairs), load_behaviour(workspace.behaviour)))
     sdk = sdk_log(client, api_key, workspace)
-    again, _ = timed(lambda: push(client, workspace, PushOptions(), hints, lambda *_: None))
+    again, _ = timed(lambda: push(client, workspace, PushOptions(), lambda *_: None))
     board = open_board(client, find_team(client, f"t{size}") or "", "bench", adjudication=False)
     assert board is not None
     respond(client, board.id, RESPONSES)

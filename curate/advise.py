@@ -10,13 +10,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from curate.power import LEAST_UNANSWERABLE, MOST_UNANSWERABLE
+
 Recommendation = Literal["rag", "fine-tune", "rag-then-both"]
 Changes = Literal["weekly", "monthly", "rarely"]
 Lacking = Literal["knowledge", "behaviour", "both"]
 AtHand = Literal["documents", "pairs", "both", "neither"]
 
 ENOUGH_REVIEWED = 300
-UNANSWERABLE = (0.15, 0.50)  # below, abstention is not learned; above, answering is unlearned
 TIGHT_SECONDS = 1.0
 
 
@@ -189,7 +190,7 @@ def _missing(answers: Answers, facts: Facts) -> list[Missing]:
         what = f"at least {ENOUGH_REVIEWED} pairs that people have reviewed"
         found.append(Missing(what, now, "tutelage curate import FILE, then have the pairs reviewed"))
     share = facts.unanswerable / facts.pairs if facts.pairs else 0.0
-    low, high = UNANSWERABLE
+    low, high = LEAST_UNANSWERABLE, MOST_UNANSWERABLE
     if not low <= share <= high:
         what = f"between {low:.0%} and {high:.0%} unanswerable pairs, so that it learns both to answer and not to"
         now = f"{facts.unanswerable:,} of {facts.pairs:,} ({share:.0%})" if facts.pairs else "no pairs"

@@ -13,6 +13,7 @@ from curate.errors import BehaviourError
 from curate.findings import Finding, Level
 from curate.pairs import Pair
 from curate.privacy import Hit, personal_data, secrets
+from curate.vocabulary import term_pattern, terms_to_avoid
 
 MAX_CHARACTERS = 16_384  # a recipe's default 4,096 tokens at four characters each
 CHARACTERS_PER_TOKEN = 4
@@ -41,7 +42,7 @@ class Checker:
     def __init__(self, behaviour: Behaviour, max_characters: int = MAX_CHARACTERS) -> None:
         self.behaviour = behaviour
         self.max_characters = max_characters
-        self._avoided = _avoided_terms(behaviour)
+        self._avoided = [(term, term_pattern(term), one) for term, one in terms_to_avoid(behaviour).items()]
         self._scanned: dict[str, tuple[tuple[Hit, ...], tuple[Hit, ...], tuple[str, ...]]] = {}
 
     def check(self, pair: Pair) -> list[Finding]:
@@ -121,8 +122,9 @@ class Checker:
             yield _found("citations", "warning", pair, where, message, fix)
 
     def _texts(self, pair: Pair) -> Iterator[Finding]:
-        """Personal data, secrets and control tokens, in everything the model would see or say."""
-        for where, text in texts_of(pair):
+        """Personal data and secrets in all that a release holds; control tokens in what the model would see or say."""
+        seen = list(texts_of(pair))
+        for where, text in (*seen, *_kept_texts(pair)):
             if text not in self._scanned:
                 self._scanned[text] = tuple(personal_data(text)), tuple(secrets(text)), tuple(control_tokens(text))
             personal, secret, control = self._scanned[text]
@@ -132,18 +134,16 @@ class Checker:
             for hit in personal:
                 fix = "take it out or replace it by a made-up one (example.com, +1 202 555 0100)"
                 yield _found("personal-data", "warning", pair, where, f"{hit.kind}: {hit.masked}", fix)
-            for token in control:
+            for token in control if (where, text) in seen else ():
                 message = f"{token} is a control token of a chat template; inside a text it ends or forges a message"
                 yield _found("control-token", "error", pair, where, message, "take it out, or write it otherwise")
 
     def _vocabulary(self, pair: Pair) -> Iterator[Finding]:
-        if self._avoided is None:
-            return
-        form, wanted = self._avoided
-        for where, text in _strings(pair.output, "/output"):
-            for term in dict.fromkeys(match.group().casefold() for match in form.finditer(text)):
-                message = f"{term!r} is a term to avoid"
-                yield _found("vocabulary", "warning", pair, where, message, f"write {wanted[term]!r}")
+        for where, text in _strings(pair.output, "/output") if self._avoided else ():
+            for term, form, wanted in self._avoided:
+                if form.search(text):
+                    message = f"{term!r} is a term to avoid"
+                    yield _found("vocabulary", "warning", pair, where, message, f"write {wanted!r}")
 
     def _length(self, pair: Pair) -> Iterator[Finding]:
         try:
@@ -176,8 +176,19 @@ def texts_of(pair: Pair) -> Iterator[tuple[str, str]]:
     for index, turn in enumerate(pair.history):
         yield f"/history/{index}/content", turn.content
     for index, passage in enumerate(pair.passages):
+        yield f"/passages/{index}/id", passage.id
         yield f"/passages/{index}/text", passage.text
+        if passage.source:
+            yield f"/passages/{index}/source", passage.source
     yield from _strings(pair.output, "/output")
+
+
+def _kept_texts(pair: Pair) -> Iterator[tuple[str, str]]:
+    """JSON Pointer and text of what the model never meets and a release holds all the same."""
+    if pair.source:
+        yield "/source", pair.source
+    yield from _strings(pair.accepted, "/accepted")
+    yield from _strings(pair.meta, "/meta")
 
 
 def _strings(value: Any, where: str) -> Iterator[tuple[str, str]]:
@@ -214,15 +225,6 @@ _WIDE = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 def weight(text: str) -> int:
     """Length in characters; a Chinese, Japanese or Korean one weighs four, as it is about one token by itself."""
     return len(text) if text.isascii() else len(text) + 3 * len(_WIDE.findall(text))
-
-
-def _avoided_terms(behaviour: Behaviour) -> tuple[re.Pattern[str], dict[str, str]] | None:
-    prefer = behaviour.vocabulary.prefer if behaviour.vocabulary else {}
-    wanted = {term.casefold(): good for good, terms in prefer.items() for term in terms if term.strip()}
-    if not wanted:
-        return None
-    words = "|".join(re.escape(term) for term in sorted(wanted, key=len, reverse=True))
-    return re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE), wanted
 
 
 def _short(text: str, most: int = 160) -> str:

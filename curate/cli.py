@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from curate.console import FINDINGS, emit, json_option, progress, say, workspace
+from curate.console import FINDINGS, Finite, emit, json_option, progress, say, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,7 +142,7 @@ def check(ctx: click.Context, rule: str | None, level: str, max_characters: int 
 @click.command()
 @click.option(
     "--share",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=Finite(0, 1, max_open=True),
     default=0.3,
     show_default=True,
     help="Share of unanswerable pairs to reach.",

@@ -142,13 +142,13 @@ def push(
       ARGILLA_API_KEY=… tutelage curate push --api-url https://argilla.example.com
     """
     from curate.argilla.connection import connect
-    from curate.review import PushOptions, hints
+    from curate.review import PushOptions
     from curate.review import push as push_pairs
 
     place = workspace(ctx)
     options = PushOptions(dataset, team, overlap, annotators, adjudicators)
     with connect(home or place.root / ".argilla", api_url) as client, _reporting() as report:
-        done = push_pairs(client, place, options, hints, report)
+        done = push_pairs(client, place, options, report)
     text = (
         f"{len(done.added)} pairs added, {len(done.changed)} changed, {len(done.described)} described anew,"
         f" {done.unchanged} unchanged; dataset {done.terms.dataset!r} at {client.url},"

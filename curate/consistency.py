@@ -9,9 +9,9 @@ from curate.behaviour import MISSING, Behaviour
 from curate.duplicates import exact_duplicates, near_duplicate_pairs, words_of
 from curate.findings import Finding
 from curate.pairs import Pair
+from curate.power import LEAST_UNANSWERABLE, MOST_UNANSWERABLE
 from curate.support import answer_texts, cited_passages, stands_in
 
-LEAST_UNANSWERABLE, MOST_UNANSWERABLE = 0.15, 0.60
 EXTRACTIVE = 0.7  # from this share of answers found in their passages, one that is not found stands out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,6 +16,17 @@ from curate.workspace import Workspace
 DONE, FINDINGS, INCONCLUSIVE = 0, 3, 4
 
 T = TypeVar("T")
+
+
+class Finite(click.FloatRange):
+    """A number in a range; NaN and infinity, which compare with nothing or with everything, are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
+
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 

@@ -38,6 +38,12 @@ class Distractors:
                 for word in wanted.intersection(words_of(passage.text)):
                     self.holders.setdefault(word, []).append(index)
 
+        by_id = {pair.id: pair for pair in pairs}
+        for pair in pairs:  # the twins that are there already tie documents too
+            original = by_id.get(str(pair.meta.get("twin_of")))
+            if original and original.passages and pair.passages:
+                self._tie(document_of(original.passages[0]), document_of(pair.passages[0]))
+
         # For a question that shares no word with any passage.
         self.first = heapq.nsmallest(LOOKED_AT, range(len(self.passages)), key=self.order.__getitem__)
 
@@ -58,13 +64,16 @@ class Distractors:
             if not fits(passage.text):
                 continue
             if alone:
-                group = self._group(home) | self._group(there)
-                self.tied |= dict.fromkeys(group, group)
+                self._tie(home, there)
             own.add(passage.text)
             found.append(passage)
             if len(found) == count:
                 break
         return found
+
+    def _tie(self, one: str, other: str) -> None:
+        group = self._group(one) | self._group(other)
+        self.tied |= dict.fromkeys(group, group)
 
     def _group(self, document: str) -> set[str]:
         return self.tied.get(document, {document})

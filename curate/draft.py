@@ -14,7 +14,7 @@ from curate.files import sha256_text, sha256_value
 from curate.pairs import Pair
 from curate.parquet import encodable, json_text
 from curate.power import COUNTED, errorless_n
-from curate.splits import FRACTIONS, SPLITS, Anchor, Assignment, GroupBy, Member, Split, assign, distance, tie
+from curate.splits import SPLITS, Anchor, Assignment, GroupBy, Member, Split, assign, distance, tie
 
 if TYPE_CHECKING:
     from curate.behaviour import Behaviour, Bound
@@ -78,14 +78,21 @@ def make_draft(
     return Draft(behaviour, splits, details)
 
 
-def planned_splits(pairs: Sequence[Pair], behaviour: Behaviour, findings: Sequence[Finding]) -> dict[str, Split]:
-    """Pair -> the split it went to, were all of them released now, on their own; {} where they are too few to split.
+def planned_splits(
+    pairs: Sequence[Pair],
+    behaviour: Behaviour,
+    findings: Sequence[Finding],
+    old: Sequence[tuple[Pair, Split]],
+    fractions: Mapping[Split, float],
+    group_by: GroupBy,
+) -> dict[str, Split]:
+    """Pair -> the split it went to, were all of them released now; {} where they are too few to split.
 
-    `findings` are those of `check_pairs`. Pairs that no release takes are not in it.
+    `findings` are those of `check_pairs`, the rest as for `make_draft`. Pairs that no release takes are not in it.
     """
-    kept, _, aliases = _admit(pairs, behaviour, set(), findings)
+    kept, _, aliases = _admit(pairs, behaviour, {pair.id for pair, _ in old}, findings)
     try:
-        return _assign(kept, [], aliases, behaviour, FRACTIONS, "document").splits if kept else {}
+        return _assign(kept, old, aliases, behaviour, fractions, group_by).splits if kept else {}
     except WorkspaceError:
         return {}
 

@@ -14,6 +14,8 @@ from typing import Any
 
 from curate.errors import TutelageError
 
+MOST_NESTED = 200  # a JSON Schema validator gives up at about 250
+
 
 class DuplicateKeyError(ValueError):
     """A JSON object names the same key twice."""
@@ -45,12 +47,25 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no
 def parse_json(text: str) -> Any:
     """One JSON value as RFC 8259 has it: no NaN, no Infinity, no key twice, nothing after the value.
 
-    Raises `ValueError` (`DuplicateKeyError` for a repeated key); nesting too deep to parse is a `ValueError` too.
+    Raises `ValueError` (`DuplicateKeyError` for a repeated key); nesting deeper than `MOST_NESTED` is one too: what
+    walks a value later would run out of stack.
     """
     try:
-        return _DECODER.decode(text)
+        value = _DECODER.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    if text.count("[") + text.count("{") > MOST_NESTED and _depth(value) > MOST_NESTED:
+        raise ValueError(f"nested more than {MOST_NESTED} deep")
+    return value
+
+
+def _depth(value: Any) -> int:
+    """How many lists and objects stand inside each other."""
+    depth, level = 0, [value]
+    while level := [one for one in level if isinstance(one, (dict, list))]:
+        depth += 1
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+    return depth
 
 
 def canonical_json(value: Any) -> str:

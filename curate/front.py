@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from curate.console import FINDINGS, emit, json_option, say
+from curate.console import FINDINGS, Finite, emit, json_option, say
 from curate.errors import WorkspaceError
 
 
@@ -52,7 +52,7 @@ def init(ctx: click.Context, directory: Path, as_text: bool, base: str | None) -
 @click.option(
     "--at-hand", type=click.Choice(["documents", "pairs", "both", "neither"]), help="Documents, or curated pairs."
 )
-@click.option("--latency", type=click.FloatRange(min=0, min_open=True), help="Seconds an answer may take.")
+@click.option("--latency", type=Finite(min=0, min_open=True), help="Seconds an answer may take.")
 @json_option
 @click.pass_context
 def advise(
@@ -93,7 +93,7 @@ QUESTIONS: dict[str, tuple[str, str, Any]] = {
     "latency_seconds": (
         "--latency",
         "How many seconds may an answer take",
-        click.FloatRange(min=0, min_open=True),
+        Finite(min=0, min_open=True),
     ),
 }
 

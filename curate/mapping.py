@@ -14,7 +14,18 @@ from curate.files import parse_json
 from curate.pairs import Pair, make_pair
 from curate.pointer import in_order
 from curate.records import Record, Unreadable
-from curate.shapes import PASSAGE_FIELDS, Skip, as_list, at_path, is_true, json_text, names_of, passages_of, turns_of
+from curate.shapes import (
+    PASSAGE_FIELDS,
+    Skip,
+    as_list,
+    at_path,
+    is_true,
+    json_text,
+    names_of,
+    passages_of,
+    turns_of,
+    without_path,
+)
 
 TARGETS = ("question", "id", "answerable", "accepted", "history", "source", "passages", "output", "meta")
 _PLAIN = ("question", "id", "answerable", "accepted", "history", "source", "passages", "output")
@@ -118,7 +129,8 @@ def _assemble(data: Mapping[str, Any], plan: Plan, behaviour: Behaviour) -> dict
             found[key] = shape(json_text(found[key]))
     found["passages"] = passages_of(json_text(found.get("passages")), plan.fields)
     output = _output(data, found.get("output", MISSING), plan, behaviour)
-    renamed = _renumber(found["passages"]) if plan.renumber_passages else {}
+    cited = behaviour.citations_of(output) or () if output is not MISSING else ()
+    renamed = _renumber(found["passages"], cited) if plan.renumber_passages else {}
     if output is not MISSING:
         found["output"] = _recite(output, renamed, behaviour)
     found["meta"] = _meta(data, plan)
@@ -139,7 +151,12 @@ def _lookup(data: Mapping[str, Any], target: str, source: str | None) -> Any:
     return None if value is MISSING and target == "answerable" else value
 
 
-def _renumber(passages: Sequence[dict[str, Any]]) -> dict[str, str]:
+def _renumber(passages: Sequence[dict[str, Any]], cited: Sequence[str]) -> dict[str, str]:
+    """Old id -> new one. Raises `Skip` where a cited id belongs to two passages: nobody can tell which was meant."""
+    names = [passage["id"] for passage in passages]
+    twice = next((name for name in cited if names.count(name) > 1), None)
+    if twice is not None:
+        raise Skip(f"{twice} is cited, and {names.count(twice)} passages have that id; give each one its own")
     renamed = {}
     for number, passage in enumerate(passages, start=1):
         old, passage["id"] = passage["id"], f"p{number}"
@@ -188,11 +205,13 @@ def _recite(output: Any, renamed: Mapping[str, str], behaviour: Behaviour) -> An
 
 def _meta(data: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     """The record's own meta, what was mapped there, and every field that nothing was made from."""
-    own = data.get("meta")
-    meta = dict(own) if isinstance(own, dict) else {}
-    used = {path for source in plan.fields.values() for path in (source, source.split(".")[0])}
-    used |= {key for key in (*_PLAIN, "meta") if key not in plan.fields}
-    meta |= {key: value for key, value in data.items() if key not in used}
+    own = json_text(data.get("meta"))
+    meta = dict(own) if isinstance(own, dict) else {} if own is None else {"meta": own}
+    used = {key for key in (*_PLAIN, "meta") if key not in plan.fields}
+    left = {key: value for key, value in data.items() if key not in used}
+    for source in sources_of(plan):
+        left = without_path(left, source)
+    meta |= left
     for target, value in [
         *((target, at_path(data, source)) for target, source in plan.fields.items()),
         *plan.constants.items(),

@@ -128,7 +128,7 @@ def iterate_pairs(path: Path) -> Iterator[Pair]:
         for number, raw in enumerate(handle, start=1):
             where = f"{path}, line {number}"
             try:
-                line = raw.decode("utf-8")
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")  # an editor may have put a BOM before it
             except UnicodeDecodeError as error:
                 raise PairError(f"not UTF-8: {error.reason} at byte {error.start}", where=where) from None
             if line.strip():

@@ -1,4 +1,4 @@
-"""How many pairs it takes to show something: the one formula that a release's notes and a report's gate share."""
+"""How many pairs it takes: of which kinds to teach something, and how many to show something."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from curate.behaviour import GateLine
+
+# Share of unanswerable pairs: below, abstention is not learned; above, answering is unlearned.
+LEAST_UNANSWERABLE, MOST_UNANSWERABLE = 0.15, 0.60
 
 # gate line -> the test pairs it counts: answerable ones, unanswerable ones or, at most, all
 COUNTED: dict[GateLine, bool | None] = {

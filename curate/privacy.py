@@ -30,8 +30,9 @@ def personal_data(text: str) -> list[Hit]:
     finders = [_emails] if "@" in text else []
     if _MANY_DIGITS.search(text):
         finders += [_ibans, _cards, _national_ids, _ips, _phones]
-    elif text.count(":") >= 2 or text.count(".") >= 3:
-        finders += [_ips]
+    else:
+        finders += [_national_ids] if _LETTERED.search(text) else []
+        finders += [_ips] if text.count(":") >= 2 or text.count(".") >= 3 else []
     for find in finders:
         for kind, start, end in find(text):
             if all(end <= low or start >= high for low, high in taken):
@@ -64,6 +65,7 @@ def _hidden(secret: str) -> str:
 Span = tuple[str, int, int]
 
 _MANY_DIGITS = re.compile(r"\d(?:[\s().\-/]{0,3}\d){6}")  # begins with a digit: the search skips to the next one
+_LETTERED = re.compile(r"[A-Z]{6}\d\d|[A-Z]{4}\d{6}|\d{6}A\d{3}")  # numbers of persons with fewer digits in a row
 _EMAIL = re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_]{2,24}(?![\w@])")
 _RESERVED = re.compile(r"(?:^|[@.])(?:example\.(?:com|org|net)|[\w-]+\.(?:test|example|invalid|localhost))$", re.I)
 
@@ -74,20 +76,27 @@ def _emails(text: str) -> Iterator[Span]:
             yield "e-mail address", match.start(), match.end()
 
 
-_IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b")
+def _shorter(text: str, start: int, end: int, least: int) -> Iterator[tuple[int, str]]:
+    """(end, text) of a match and of it without its last groups: words and numbers of another kind may follow it."""
+    for at in range(end, start + least - 1, -1):
+        if text[at - 1].isalnum() and not text[at : at + 1].isalnum():
+            yield at, text[start:at].replace("\u00a0", " ")
+
+
+_IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?:[ \u00a0]?[A-Z0-9]){11,30}\b")
 
 
 def _ibans(text: str) -> Iterator[Span]:
     from stdnum import iban
 
     for match in _IBAN.finditer(text):
-        for end in range(match.end(), match.start() + 14, -1):  # words in capitals may follow it
-            if not text[end - 1].isspace() and iban.is_valid(text[match.start() : end]):
+        for end, found in _shorter(text, *match.span(), 15):
+            if iban.is_valid(found):
                 yield "IBAN", match.start(), end
                 break
 
 
-_CARD = re.compile(r"(?<![\w.,+-])\d(?:[ -]?\d){12,18}(?![\w-])(?![.,]\d)")
+_CARD = re.compile(r"(?<![\w.,+-])\d(?:[ \u00a0-]?\d){12,18}(?![\w-])(?![.,]\d)")
 _ISSUERS = re.compile(
     r"(?:4\d{12}(?:\d{3}){0,2}|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3(?:0[0-5]|[68]\d)\d{11}|6(?:011|5\d\d|4[4-9]\d)\d{12}"
     r"|62\d{14,17}|35(?:2[89]|[3-8]\d)\d{12})"
@@ -98,9 +107,11 @@ def _cards(text: str) -> Iterator[Span]:
     from stdnum import luhn
 
     for match in _CARD.finditer(text):
-        digits = re.sub(r"\D", "", match.group())
-        if _ISSUERS.fullmatch(digits) and luhn.is_valid(digits):
-            yield "payment card number", match.start(), match.end()
+        for end, found in _shorter(text, *match.span(), 13):
+            digits = re.sub(r"\D", "", found)
+            if _ISSUERS.fullmatch(digits) and luhn.is_valid(digits):
+                yield "payment card number", match.start(), end
+                break
 
 
 class _Number(NamedTuple):
@@ -176,9 +187,9 @@ def _ips(text: str) -> Iterator[Span]:
             yield "public IP address", match.start(), match.end()
 
 
-_INTERNATIONAL = re.compile(r"(?<![\w+])(?:\+|00(?=[1-9]))[\d(][\d\s().\-/]{6,22}\d")
+_INTERNATIONAL = re.compile(r"(?<![\w+])(?:\+|00(?=[1-9]))[\d(][\d \t\u00a0().\-/]{6,22}\d")
 _AMERICAN = re.compile(r"(?<![\w.+-])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[.-])\d{3}[.-]\d{4}(?![\w-])(?!\.\d)")
-_NATIONAL = re.compile(r"(?<![\w+.,-])\(?\d[\d\s().\-/]{5,18}\d(?!\w)")
+_NATIONAL = re.compile(r"(?<![\w+.,-])\(?\d[\d \t\u00a0().\-/]{5,18}\d(?!\w)")
 _CUE = (
     r"\b(?:tel(?:e(?:phone|fon)|éfono|efoon)?|phones?|mobile|cell|handy|call(?: us| me| her| him| them)?|fax|hotline"
     r"|whatsapp|sms|téléphone|rufnummer|text)\b[^\d\n]{0,20}\(?$|☎\s*$|📞\s*$"
@@ -188,14 +199,18 @@ _REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "BE", "CH", "AT", "SE", "P
 
 def _phones(text: str) -> Iterator[Span]:
     for match in _INTERNATIONAL.finditer(text):
-        if _is_phone("+" + re.sub(r"^(?:\+|00)", "", match.group()), None):
-            yield "phone number", match.start(), match.end()
+        for end, found in _shorter(text, *match.span(), 9):
+            if _is_phone("+" + re.sub(r"^(?:\+|00)", "", found), None):
+                yield "phone number", match.start(), end
+                break
     for match in _AMERICAN.finditer(text):
         if _is_phone(match.group(), "US"):
             yield "phone number", match.start(), match.end()
     for match in _NATIONAL.finditer(text):
-        if _before(text, match.start(), _CUE) and any(_is_phone(match.group(), region) for region in _REGIONS):
-            yield "phone number", match.start(), match.end()
+        for end, found in _shorter(text, *match.span(), 7) if _before(text, match.start(), _CUE) else ():
+            if any(_is_phone(found, region) for region in _REGIONS):
+                yield "phone number", match.start(), end
+                break
 
 
 def _is_phone(text: str, region: str | None) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.card import dataset_card
-from curate.draft import SCHEMA, Draft, frozen, frozen_behaviour, make_draft
+from curate.draft import SCHEMA, Draft, frozen, frozen_behaviour, make_draft, planned_splits
 from curate.errors import WorkspaceError
 from curate.files import atomic_directory, sha256_file, write_text
 from curate.manifest import Input, Manifest, read_manifest, write_manifest
@@ -24,6 +24,7 @@ from curate.workspace import Workspace
 
 if TYPE_CHECKING:
     from curate.behaviour import Behaviour
+    from curate.findings import Finding
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -87,8 +88,7 @@ def make_release(workspace: Workspace, options: Options | None = None) -> Releas
         taken = _take(workspace, written, options)
         pairs = [frozen(pair, behaviour) for pair in taken.pairs]
         past = [] if options.fresh else earlier_releases(workspace)
-        old = [(pair, split) for release in past for split in SPLITS for pair in release.pairs(split)]
-        draft = make_draft(pairs, behaviour, old, options.fractions or FRACTIONS, options.group_by)
+        draft = make_draft(pairs, behaviour, _held(past), options.fractions or FRACTIONS, options.group_by)
         held = {pair.id for split in SPLITS for pair in draft.splits[split]}
         draft.details["previous"] = past[0].manifest.name if past else None
         draft.details["reviewed"] = sum(one.pair in held for one in taken.settlements)
@@ -133,6 +133,21 @@ def earlier_releases(workspace: Workspace) -> list[Release]:
         found = by_hash.get(previous.sha256) if previous else None
         name = found if found in made else None
     return chain
+
+
+def _held(past: Sequence[Release]) -> list[tuple[Pair, Split]]:
+    return [(pair, split) for release in past for split in SPLITS for pair in release.pairs(split)]
+
+
+def next_splits(
+    workspace: Workspace, pairs: Sequence[Pair], behaviour: Behaviour, findings: Sequence[Finding]
+) -> dict[str, Split]:
+    """Pair -> the split the next release would put it into, split as the last one was; see `planned_splits`."""
+    past = earlier_releases(workspace)
+    details = past[0].manifest.details if past else {}
+    fractions, group_by = details.get("fractions", FRACTIONS), details.get("group_by", "document")
+    plain = [frozen(pair, behaviour) for pair in pairs]
+    return planned_splits(plain, behaviour, findings, _held(past), fractions, group_by)
 
 
 def _freeze(workspace: Workspace, name: str, draft: Draft, past: Sequence[Release], audit: str) -> Release:

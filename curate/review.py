@@ -17,6 +17,7 @@ from curate.behaviour import Behaviour, load_behaviour
 from curate.consensus import Entry, Round, version_of
 from curate.pairs import Pair, read_pairs
 from curate.review_log import Log, Terms, read_terms, write_terms
+from curate.splits import Split
 from curate.workspace import Workspace
 
 IN_FLIGHT = 2  # so that the server can read one page while the database writes another
@@ -60,18 +61,19 @@ class Pushed:
         }
 
 
-def hints(pairs: Sequence[Pair], behaviour: Behaviour) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Pair -> rules of its findings, and pair -> the split a release made of these pairs would put it into."""
+def hints(
+    workspace: Workspace, pairs: Sequence[Pair], behaviour: Behaviour
+) -> tuple[dict[str, list[str]], dict[str, Split]]:
+    """Pair -> rules of its findings, and pair -> the split the next release would put it into."""
     from curate.checks import check_pairs
-    from curate.draft import frozen, planned_splits
+    from curate.release import next_splits
 
     findings: dict[str, list[str]] = {}
     found = check_pairs(pairs, behaviour)
     for one in found:
         if one.pair is not None:
             findings.setdefault(one.pair, []).append(one.rule)
-    splits = planned_splits([frozen(pair, behaviour) for pair in pairs], behaviour, found)
-    return findings, dict(splits)
+    return findings, next_splits(workspace, pairs, behaviour, found)
 
 
 def guidelines_of(behaviour: Behaviour, pairs: Sequence[Pair], adjudication: bool) -> str:
@@ -90,13 +92,12 @@ def push(
     client: Client,
     workspace: Workspace,
     options: PushOptions,
-    hints: Callable[[Sequence[Pair], Behaviour], tuple[Mapping[str, list[str]], Mapping[str, str]]],
     report: Report,
 ) -> Pushed:
     """Bring every pair of the working set to Argilla as it is now; what is there already stays.
 
-    `hints` gives the findings and the split of each pair. Responses to a pair that has changed are kept in `review/`
-    and taken off its record, since they were about something else.
+    Responses to a pair that has changed are kept in `review/` and taken off its record, since they were about
+    something else.
     """
     behaviour, pairs = load_behaviour(workspace.behaviour), read_pairs(workspace.pairs)
     terms = _terms(workspace, options, behaviour)
@@ -109,7 +110,7 @@ def push(
     asked = options.overlap or (terms.overlap if read_terms(workspace) else None)
     board = ensure_board(client, team, terms.dataset, asked or terms.overlap, guidelines_of(behaviour, pairs, False))
     write_terms(workspace, terms)
-    findings, splits = hints(pairs, behaviour)
+    findings, splits = hints(workspace, pairs, behaviour)
     wanted = [
         Wanted(pair, layout.metadata(pair, behaviour, version_of(pair), findings.get(pair.id, ()), splits.get(pair.id)))
         for pair in pairs

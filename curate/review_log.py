@@ -23,7 +23,7 @@ from curate.agreement import (
     wilson,
 )
 from curate.behaviour import Behaviour, load_behaviour
-from curate.consensus import Entry, Judgement, Round, Settlement, read_judgement, settle
+from curate.consensus import Entry, Judgement, Round, Settlement, read_judgement, settle, version_of
 from curate.errors import ReviewError
 from curate.files import canonical_json, parse_json, read_json, write_json, write_text
 from curate.layout import ANSWERABLE, CORRECTED, DECISION, LAYOUT
@@ -206,11 +206,12 @@ def _values(judgement: Judgement) -> dict[str, str]:
 
 
 def _count_faults(entries: Iterable[Entry], pairs: dict[str, Pair], behaviour: Behaviour) -> dict[str, int]:
-    """Reviewer -> submitted answers on the present pairs that could not be taken."""
+    """Reviewer -> submitted answers on the pairs, as they are now, that could not be taken."""
     faults: dict[str, int] = defaultdict(int)
     for entry in entries:
         pair = pairs.get(entry.pair)
-        if pair is not None and entry.status == "submitted":
+        about = entry.round == "review" and pair is not None and entry.version == version_of(pair)
+        if pair is not None and about and entry.status == "submitted":
             faults[entry.reviewer] += read_judgement(entry, pair, behaviour).fault is not None
     return faults
 

@@ -14,7 +14,7 @@ PASSAGE_FIELDS: dict[str, tuple[str, ...]] = {
     "source": ("source", "metadata.source", "doc_id", "url", "title"),
 }
 _ROLES = {"human": "user", "ai": "assistant", "bot": "assistant", "model": "assistant", "gpt": "assistant"}
-_FALSE = frozenset({"", "false", "0", "no", "none", "null", "nan", "[]", "{}"})
+_FALSE = frozenset({"", "false", "f", "no", "n", "off", "none", "null", "nan", "na", "n/a", "unanswerable", "[]", "{}"})
 
 
 class Skip(ValueError):
@@ -35,11 +35,27 @@ def at_path(value: Any, path: str) -> Any:
     return at_path(value, rest) if dot else value
 
 
+def without_path(record: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """A record less what stands at a dotted path, and less the objects that this leaves empty."""
+    if path in record:
+        return {key: value for key, value in record.items() if key != path}
+    head, _, rest = path.partition(".")
+    inner = record.get(head)
+    if not isinstance(inner, Mapping):  # a list is taken whole: its items have no names to be left by
+        return {key: value for key, value in record.items() if key != head}
+    left = without_path(inner, rest)
+    return {key: left if key == head else value for key, value in record.items() if key != head or left}
+
+
 def is_true(value: Any) -> bool:
-    """Whether a field says yes: empty lists and texts, null, 0, "false", "no" and "[]" say no."""
-    if isinstance(value, str):
-        return value.strip().casefold() not in _FALSE
-    return bool(value)
+    """Whether a field says yes: empty lists and texts, null, zeros, "false", "no", "n/a" and "[]" say no."""
+    if not isinstance(value, str):
+        return bool(value)
+    word = value.strip().casefold()
+    try:
+        return float(word) != 0 and word != "nan"
+    except ValueError:
+        return word not in _FALSE
 
 
 def json_text(value: Any) -> Any:
@@ -70,7 +86,8 @@ def turns_of(value: Any) -> list[Any]:
         if isinstance(one, dict):
             role = one.get("role", one.get("from", one.get("type")))
             text = next((one[key] for key in ("content", "value", "text", "message") if key in one), None)
-            turns.append({"role": _ROLES.get(str(role).lower(), role), "content": text})
+            low = str(role).lower()
+            turns.append({"role": _ROLES.get(low, low), "content": text})
         elif isinstance(one, list):
             turns += [{"role": r, "content": t} for r, t in zip(("user", "assistant"), one, strict=False) if t]
         else:

@@ -8,7 +8,9 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
+from curate.errors import PairError
 from curate.files import parse_json
+from curate.parquet import row_pair, schema
 from curate.records import MAX_LINE_BYTES, Record, Unreadable, plain, read_lines
 
 
@@ -16,7 +18,7 @@ def read_csv(handle: IO[bytes], name: str) -> Iterator[Record | Unreadable]:
     """Rows by the names of the first one. Bytes that are no UTF-8 cost their row only."""
     broken: list[Unreadable] = []
     texts = _csv_lines(handle, name, broken)
-    head = next(texts, "")
+    head = next((text for text in texts if text.strip() or broken), "")
     if broken:
         yield broken[0]
         return
@@ -93,13 +95,21 @@ def read_parquet(path: Path) -> Iterator[Record | Unreadable]:
     row = 0
     try:
         with pq.ParquetFile(path) as file:
+            released = file.schema_arrow.names == schema().names  # a release's own: some columns hold JSON text
             for batch in file.iter_batches(batch_size=1024):
                 for data in batch.to_pylist():
                     row += 1
-                    yield Record(str(path), row, plain(data))
-    except (pa.ArrowException, OSError, ValueError) as error:
+                    yield _released(data, str(path), row) if released else Record(str(path), row, plain(data))
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = str(error).strip().split("\n")[0]
         yield Unreadable(str(path), row + 1 if row else None, f"not a readable Parquet file: {reason}")
+
+
+def _released(data: dict[str, Any], name: str, row: int) -> Record | Unreadable:
+    try:
+        return Record(name, row, row_pair(data, name).record())
+    except PairError as error:
+        return Unreadable(name, row, error.what)
 
 
 def read_saved_dataset(path: Path) -> Iterator[Record | Unreadable]:
@@ -113,6 +123,7 @@ def read_saved_dataset(path: Path) -> Iterator[Record | Unreadable]:
             name = f"{path} ({split})" if split else str(path)
             for row, data in enumerate(part, start=1):
                 yield Record(name, row, plain(data))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:  # pyarrow's are ValueError and OSError
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
+        # pyarrow's own are ValueError and OSError
         reason = str(error).strip().split("\n")[0]
         yield Unreadable(str(path), row + 1 if row else None, f"not a readable dataset: {reason}")

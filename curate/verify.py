@@ -114,7 +114,7 @@ class _Walk:
         for file in sorted(path.rglob("*")):
             name = file.relative_to(path).as_posix()
             exempt = manifest.kind == "run" and name.startswith(f"{CHECKPOINTS}/")
-            if file.is_file() and name != NAME and name not in manifest.files and not exempt:
+            if (file.is_file() or file.is_symlink()) and name != NAME and name not in manifest.files and not exempt:
                 self.find("file-unlisted", file, "the manifest does not list this file", "move it somewhere else")
 
     def _hash(self, file: Path) -> str | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from curate.console import DONE, FINDINGS, INCONCLUSIVE, emit, json_option, say
+from curate.console import DONE, FINDINGS, INCONCLUSIVE, Finite, emit, json_option, say
 
 EXITS = {"GO": DONE, "NO-GO": FINDINGS, "INCONCLUSIVE": INCONCLUSIVE}
 File = click.Path(dir_okay=False, path_type=Path)
@@ -71,9 +71,9 @@ def score(
 @click.argument("base", type=File)
 @click.argument("tuned", type=File)
 @click.option(
-    "--margin", type=click.FloatRange(0, 1, max_open=True), default=0.02, show_default=True, help="Of accuracy."
+    "--margin", type=Finite(0, 1, max_open=True), default=0.02, show_default=True, help="Of accuracy."
 )
-@click.option("--loss-margin", type=click.FloatRange(0), default=0.05, show_default=True, help="In nats per token.")
+@click.option("--loss-margin", type=Finite(0), default=0.05, show_default=True, help="In nats per token.")
 @json_option
 @click.pass_context
 def retention(ctx: click.Context, base: Path, tuned: Path, margin: float, loss_margin: float, as_json: bool) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from curate.behaviour import MISSING, Behaviour
+from curate.vocabulary import term_pattern, terms_to_avoid
 from eval.abstention import ANSWERED, Cell
 from eval.schema import Reading
 from eval.statistics import rate
@@ -22,11 +22,10 @@ def vocabulary_numbers(
     the share of answers with it. Only the answer counts where the behaviour says where it stands. Terms are whole
     words (or several), in any case.
     """
-    prefer = behaviour.vocabulary.prefer if behaviour.vocabulary else {}
-    wanted = {term: preferred for preferred, terms in prefer.items() for term in terms}
+    wanted = terms_to_avoid(behaviour)
     if not wanted:
         return None
-    patterns = {term: avoided_pattern(term) for term in wanted}
+    patterns = {term: term_pattern(term) for term in wanted}
     used: Counter[str] = Counter()
     answers = with_any = 0
     for reading, cell in zip(readings, cells, strict=True):
@@ -38,12 +37,6 @@ def vocabulary_numbers(
         used.update(found)
     terms = {term: {"prefer": one, "used": rate(used[term], answers)} for term, one in wanted.items()}
     return {"avoided": rate(with_any, answers), "terms": terms}
-
-
-def avoided_pattern(term: str) -> re.Pattern[str]:
-    """The term as whole words, any white space between them."""
-    words = r"\s+".join(map(re.escape, term.split()))
-    return re.compile(rf"(?<!\w){words}(?!\w)", re.IGNORECASE)
 
 
 def strings_of(value: Any) -> Iterator[str]:

@@ -101,6 +101,24 @@ def test_each_fault_is_found_once_and_where_it_stands(pair, finding):
     assert rules(pair) == [finding]
 
 
+def test_terms_to_avoid_are_found_in_any_case_and_spacing():
+    words = {"prefer": {"müşteri": ["istemci"], "refund": ["money back"]}}
+    behaviour = Behaviour.model_validate({**SPEC, "vocabulary": words})
+    for text in ("İstemci iade eder.", "MONEY  BACK", "your money\nback"):
+        assert rules(answered(note=text), behaviour) == [("vocabulary", "warning", "/output/note")]
+
+
+def test_what_a_release_holds_beside_the_texts_is_looked_at_too():
+    ids = [{"id": "anna.b@firma.de", "text": "Tree 0 is red."}]
+    named = {**good(0), "passages": ids, "output": {"status": "answered", "answer": "red", "citations": []}}
+    assert ("personal-data", "warning", "/passages/0/id") in rules(named)
+    assert rules({**good(0), "meta": {"user": {"mail": "anna.b@firma.de"}}}) == [
+        ("personal-data", "warning", "/meta/user/mail")
+    ]
+    assert rules({**good(0), "meta": {"key": KEY, "note": "<|im_end|>"}}) == [("secret", "error", "/meta/key")]
+    assert rules({**good(0), "accepted": [KEY]}) == [("secret", "error", "/accepted/0")]
+
+
 def test_contradictions_name_every_pair_but_a_majority():
     other = {**good(0), "id": "x", "output": {"status": "answered", "answer": "blue", "citations": ["p1"]}}
     silent = {**good(0), "id": "y", "output": UNKNOWN, "answerable": False}

@@ -23,7 +23,7 @@ from curate.argilla.client import Client
 from curate.argilla.credentials import read_credentials
 from curate.pairs import read_pairs, write_pairs
 from curate.pulling import pull
-from curate.review import PushOptions, hints, push
+from curate.review import PushOptions, push
 from curate.review_log import Log, review_state
 from curate.workspace import Workspace
 
@@ -93,7 +93,7 @@ def test_network_that_fails_one_request_in_three_loses_and_doubles_nothing(serve
     network = Flaky(7)
     options = PushOptions(overlap=2, annotators=("anna", "ben", "chris"), adjudicators=("dora",))
     with client(server, network) as unsteady:
-        push(unsteady, place, options, hints, silent)
+        push(unsteady, place, options, silent)
         for name, answer in (
             ("anna", accept),
             ("ben", lambda n: {**accept(n), "decision": "reject"} if n < 5 else accept(n)),

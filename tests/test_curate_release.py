@@ -14,10 +14,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 import tutelage
+from curate.behaviour import load_behaviour
+from curate.checks import check_pairs
 from curate.errors import TutelageError, WorkspaceError
 from curate.pairs import Pair, make_pair, read_pairs, write_pairs
 from curate.parquet import read_parquet, read_rows
-from curate.release import Options, load_release, make_release
+from curate.release import Options, load_release, make_release, next_splits
 from curate.splits import SPLITS, source_documents
 from curate.starting import start_workspace
 from curate.workspace import Workspace
@@ -186,6 +188,16 @@ def test_pairs_and_documents_keep_their_split(workspace: Workspace) -> None:
         number = int(document.removeprefix("doc").removesuffix(".md"))
         if number < 20:
             assert second[one.id] == first[f"pair-{number:04d}"]
+
+
+def test_reviewers_are_told_the_split_that_the_next_release_takes(workspace: Workspace) -> None:
+    make_release(workspace, Options(fractions={"train": 0.5, "validation": 0.1, "calibration": 0.1, "test": 0.3}))
+    pairs = [*some_pairs(), *(pair(100 + i, f"doc{i % 30}.md", answerable=i % 2 > 0) for i in range(60))]
+    write_pairs(workspace.pairs, pairs)
+    behaviour = load_behaviour(workspace.behaviour)
+    told = next_splits(workspace, pairs, behaviour, check_pairs(pairs, behaviour))
+    fractions = {"train": 0.5, "validation": 0.1, "calibration": 0.1, "test": 0.3}
+    assert told == split_of(make_release(workspace, Options(fractions=fractions)).release.directory)
 
 
 def test_a_document_whose_pairs_are_all_gone_keeps_its_split_over_three_releases(workspace: Workspace) -> None:

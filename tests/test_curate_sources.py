@@ -2,6 +2,7 @@ import csv
 import gzip
 import json
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +11,9 @@ from curate import records
 from curate.behaviour import Behaviour
 from curate.errors import PairError, TutelageError
 from curate.importing import read_files
-from curate.mapping import parse_plan, to_pair
+from curate.mapping import Plan, parse_plan, to_pair
+from curate.pairs import Pair
+from curate.parquet import write_parquet
 from curate.records import Record, Unreadable
 from curate.shapes import is_true
 from curate.sources import read_records
@@ -217,6 +220,48 @@ def test_renumbered_passages_keep_their_names_as_sources_but_numbers_are_none():
     assert [[one.id for one in pair.passages] for pair in pairs] == [["p1", "p2"], ["p1", "p2"], ["p1"]]
 
 
+def test_a_citation_of_a_name_two_passages_have_is_no_citation():
+    chunks = [{"doc_id": "A#2", "text": "Alder is red."}, {"doc_id": "A#2", "text": "Birch is blue."}]
+    made = pair_of({**TRACE, "documents": chunks}, renumber=True)
+    assert isinstance(made, Unreadable)
+    assert "A#2 is cited, and 2 passages have that id" in made.reason
+
+
+def test_what_no_pair_is_made_of_goes_to_meta():
+    record = {"request": {"query": "A?", "user": "u1"}, "content": "x", "output": {}, "meta": "batch 7"}
+    pair = pair_of(record, ["question=request.query", "passages.text=content"], ())
+    assert pair.question == "A?"
+    assert pair.meta == {"request": {"user": "u1"}, "content": "x", "meta": "batch 7"}
+
+
+def test_roles_in_any_case():
+    turns = [{"role": "User", "content": "a"}, {"role": "ASSISTANT", "content": "b"}]
+    pair = pair_of({"query": "Q", "output": {}, "turns": turns}, ["question=query", "history=turns"], ())
+    assert [turn.role for turn in pair.history] == ["user", "assistant"]
+
+
+def test_a_release_is_imported_as_it_was(tmp_path):
+    twin = Pair.model_validate({"id": "t", "question": "A?", "output": UNKNOWN, "meta": {"twin_of": "q"}})
+    spoken = Pair.model_validate({"id": "q", "question": "A?", "output": {"answer": "30"}, "accepted": ["30 days"]})
+    write_parquet(tmp_path / "train.parquet", [twin, spoken])
+    read = [to_pair(one, Plan(), BEHAVIOUR) for one in read_records(tmp_path / "train.parquet")]
+    assert read == [twin, spoken]
+
+
+def test_a_blank_line_before_the_header_is_none(tmp_path):
+    path = write(tmp_path, "a.csv", "\nquestion,output\nA?,x\n")
+    assert [one.data for one in read_records(path)] == [{"question": "A?", "output": "x"}]
+
+
+def test_a_date_that_no_calendar_holds_is_named(tmp_path):
+    import pyarrow as pa
+
+    forever = pa.table({"question": ["A?"], "until": pa.array([2**63 - 1], pa.timestamp("us"))})
+    pq.write_table(forever, tmp_path / "a.parquet")
+    (only,) = read_records(tmp_path / "a.parquet")
+    assert isinstance(only, Unreadable)
+
+
 def test_a_hallucinated_answer_becomes_the_abstention():
     pair = pair_of({**TRACE, "accepted_answers": [], "gold_doc": None})
     assert pair.output == UNKNOWN
@@ -259,7 +304,7 @@ def test_shapes():
     assert sharegpt.passages[0].id == "k"
 
 
-@pytest.mark.parametrize("value", [None, "", " ", "false", "No", "0", "[]", 0, [], {}, False])
+@pytest.mark.parametrize("value", [None, "", " ", "false", "No", "0", "0.0", "n/a", "nan", "[]", 0, 0.0, [], {}, False])
 def test_what_says_no(value):
     assert not is_true(value)
     assert is_true([value])

@@ -49,6 +49,26 @@ def check(twin, pairs):
     return original
 
 
+def test_twins_made_after_each_import_tie_few_documents():
+    pairs = []
+    for at in range(0, 40, 4):
+        new = [pair(at % 10, 1, id=f"q{n}", question=f"What is tree{n}?", passages=alone(n)) for n in range(at, at + 4)]
+        pairs += new
+        pairs += make_twins(pairs, BEHAVIOUR, 0.45).made
+    groups = {}
+    for one in pairs:
+        names = {passage.document for passage in one.passages} | {one.meta.get("twin_of", one.id)}
+        touched = [group for group in groups.values() if group & names]
+        merged = set().union(names, *touched)
+        groups |= dict.fromkeys(merged, merged)
+    documents = [{name for name in group if name.startswith("tree")} for group in groups.values()]
+    assert max(map(len, documents)) <= 8
+
+
+def alone(number):
+    return [{"id": "p1", "text": f"All of tree{number} is {COLOURS[number % 10]}.", "source": f"tree{number}#0"}]
+
+
 @pytest.mark.parametrize(("how", "fewer"), [("swap", 0), ("remove", 1)])
 def test_twins_hold_no_answer_and_reach_the_share(how, fewer):
     pairs = [pair(at) for at in range(10)]

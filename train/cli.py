@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from curate.console import FINDINGS, emit, json_option, say, workspace
+from curate.console import FINDINGS, Finite, emit, json_option, say, workspace
 
 if TYPE_CHECKING:
     from train.preparation import Prepared
@@ -20,7 +20,7 @@ _release = click.option("--release", metavar="NAME", help="The release to train 
 @_recipe
 @_release
 @click.option("--show", metavar="PAIR", help="Print one pair as it is trained on; what carries loss is green.")
-@click.option("--gpu-memory", metavar="GIB", type=click.FloatRange(0.5), help="Judge for a GPU of so much, not here.")
+@click.option("--gpu-memory", metavar="GIB", type=Finite(0.5), help="Judge for a GPU of so much, not here.")
 @json_option
 @click.pass_context
 def check(

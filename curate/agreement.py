@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Ratings = Mapping[str, Mapping[str, str]]  # unit (a pair) -> reviewer -> value
 
 _DRAWS, _SEED = 2000, 17
+_DRAWS_AT_ONCE = 50  # so that 100,000 pairs fit in memory
 _Z_TWO_SIDED = 1.959963984540054
 _SLOW_SECONDS = 15 * 60  # a longer pause is a break, not a review
 
@@ -35,16 +36,18 @@ class Alpha(NamedTuple):
 
 
 def _table(ratings: Ratings) -> Any:
-    """Counts of each value per unit, units with fewer than two values left out: an array (units, values)."""
+    """Counts of each value per unit, units with fewer than two values left out: a sparse array (units, values).
+
+    Sparse, since of corrected outputs nearly each is a value of its own.
+    """
     import numpy as np
+    from scipy.sparse import csr_array
 
     units = [list(values.values()) for _, values in sorted(ratings.items()) if len(values) >= 2]
     names = {value: index for index, value in enumerate(sorted({value for unit in units for value in unit}))}
-    table = np.zeros((len(units), len(names)))
-    for row, unit in enumerate(units):
-        for value in unit:
-            table[row, names[value]] += 1
-    return table
+    rows = [row for row, unit in enumerate(units) for _ in unit]
+    columns = [names[value] for unit in units for value in unit]
+    return csr_array((np.ones(len(rows)), (rows, columns)), shape=(len(units), len(names)))
 
 
 def _alpha_of(pairable: Any, totals: Any, disagreeing: Any) -> Any:
@@ -69,16 +72,20 @@ def krippendorff(ratings: Ratings, draws: int = _DRAWS) -> Alpha:
     import numpy as np
 
     table = _table(ratings)
-    n = len(table)
+    n = table.shape[0]
     if n == 0:
         return Alpha(None, None, None, 0)
     sizes = table.sum(axis=1)
-    per_unit = (sizes**2 - (table**2).sum(axis=1)) / (sizes - 1)
+    per_unit = (sizes**2 - (table * table).sum(axis=1)) / (sizes - 1)
     value = float(_alpha_of(sizes.sum(), table.sum(axis=0), per_unit.sum()))
     if math.isnan(value):
         return Alpha(None, None, None, n)
-    weights = np.random.default_rng(_SEED).multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
-    drawn = _alpha_of(weights @ sizes, weights @ table, weights @ per_unit)
+    dice, blocks = np.random.default_rng(_SEED), []
+    for begun in range(0, draws, _DRAWS_AT_ONCE):
+        count = min(_DRAWS_AT_ONCE, draws - begun)
+        weights = dice.multinomial(n, np.full(n, 1 / n), size=count).astype(float)
+        blocks.append(_alpha_of(weights @ sizes, weights @ table, weights @ per_unit))
+    drawn = np.concatenate(blocks)
     drawn = drawn[~np.isnan(drawn)]
     if len(drawn) * 2 < draws or n < 2:
         return Alpha(value, None, None, n)

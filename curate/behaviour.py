@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -180,9 +179,13 @@ class Behaviour(_Written):
     def _only_phrases(self, text: str) -> bool:
         assert self.abstain is not None
         where = self.abstain.where
-        phrases = sorted(map(plain_words, [where] if isinstance(where, str) else where), key=len, reverse=True)
-        pattern = "(?:" + "|".join(re.escape(phrase) for phrase in phrases if phrase) + ")"
-        return re.fullmatch(f"{pattern}(?: {pattern})*", plain_words(text)) is not None
+        phrases = [plain_words(one).split() for one in ([where] if isinstance(where, str) else where)]
+        words = plain_words(text).split()
+        reached = {0}  # how many words may be made of whole phrases; no expression, which could try for ever
+        for at in range(len(words)):
+            if at in reached:
+                reached |= {at + len(one) for one in phrases if one and words[at : at + len(one)] == one}
+        return bool(words) and len(words) in reached
 
     def is_canonical_abstention(self, output: Any) -> bool:
         """Whether an output is the very abstention the behaviour spells out."""

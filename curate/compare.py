@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 import string
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 Comparator = Literal["exact", "f1", "number", "set", "contains"]
@@ -32,8 +34,13 @@ def squad_tokens(value: Any) -> list[str]:
 
     Source: `normalize_answer` of the SQuAD 2.0 evaluation script (Rajpurkar et al., 2018).
     """
-    text = str(value).lower().translate(_PUNCTUATION)
-    return _ARTICLES.sub(" ", text).split()
+    return list(_squad_tokens(str(value)))
+
+
+@lru_cache(maxsize=10_000)
+def _squad_tokens(text: str) -> tuple[str, ...]:
+    """Kept, since one wanted answer is compared with many given ones."""
+    return tuple(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def token_f1(given: Any, wanted: Any) -> float:
@@ -46,16 +53,28 @@ def token_f1(given: Any, wanted: Any) -> float:
 
 
 def as_number(value: Any) -> float | None:
-    """The number that `value` is or the only one its text holds; None otherwise. `12 %` is 0.12, `1,200` is 1200."""
+    """The number that `value` is or the only one its text holds; None otherwise. `12 %` is 0.12, `1,200` is 1200.
+
+    One too large for a float is None: all of them would be the same.
+    """
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, (int, float)):
-        return float(value)
+        return _finite(value)
     found = _NUMBER.findall(str(value).replace(" %", "%"))
     if len(found) != 1:
         return None
     text = found[0].replace(",", "")
-    return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    number = _finite(text.removesuffix("%"))
+    return number / 100 if number is not None and text.endswith("%") else number
+
+
+def _finite(value: float | str) -> float | None:
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _set_score(given: Any, wanted: Any) -> float:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from curate.behaviour import MISSING, Behaviour
-from curate.duplicates import exact_duplicates, near_duplicate_pairs, words_of
+from curate.compare import normalise
+from curate.duplicates import exact_duplicates, near_duplicate_pairs
 from curate.findings import Finding
 from curate.pairs import Pair
 from curate.power import LEAST_UNANSWERABLE, MOST_UNANSWERABLE
@@ -34,30 +35,33 @@ def check_together(pairs: Sequence[Pair], behaviour: Behaviour) -> list[Finding]
 
 
 def input_key(pair: Pair) -> tuple[Any, ...]:
-    """What makes two inputs the same: question, history and passages' texts, but not the passages' order and ids."""
+    """What makes two inputs the same: question, history and passages' texts, but not the passages' order and ids.
+
+    Of the question case, spacing and the mark at its end do not count; all else does: € is not $, and C++ not C#.
+    """
     history = tuple((turn.role, turn.content.strip()) for turn in pair.history)
     passages = tuple(sorted(" ".join(passage.text.split()) for passage in pair.passages))
-    question = " ".join(words_of(pair.question)) or pair.question.strip()
-    return question, history, passages
+    return normalise(pair.question).rstrip(" ?!.…？！。") or pair.question.strip(), history, passages
 
 
 def _camps(pairs: Sequence[Pair], behaviour: Behaviour) -> list[list[Pair]]:
     """Pairs of one input, by what they say: the same answer by the behaviour's comparator, or all abstaining."""
     camps: list[list[Pair]] = []
+    silent: list[Pair] = []
     for pair in sorted(pairs, key=lambda pair: pair.id):  # so that the order of the file changes nothing
+        if behaviour.abstains(pair.output):
+            silent.append(pair)
+            continue
         for camp in camps:
             if _agree(camp[0], pair, behaviour):
                 camp.append(pair)
                 break
         else:
             camps.append([pair])
-    return camps
+    return sorted([*camps, silent] if silent else camps, key=lambda camp: camp[0].id)
 
 
 def _agree(left: Pair, right: Pair, behaviour: Behaviour) -> bool:
-    silent = behaviour.abstains(left.output), behaviour.abstains(right.output)
-    if any(silent):
-        return all(silent)
     return (
         left.output == right.output or behaviour.is_right(left.output, right) or behaviour.is_right(right.output, left)
     )

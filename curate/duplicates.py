@@ -29,7 +29,12 @@ SPELLING = 0.85  # how alike two spellings of a word are at least: colour and co
 CANDIDATES_AT_ONCE = 2_000_000
 
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
-_WORD = re.compile(f"[{_CJK}]|[^\\W{_CJK}]+")
+# Vowel signs and tones, which are letters to a reader of Hebrew, Arabic, an Indic script, Thai or Khmer, not to \\w.
+_SIGNS = (
+    "\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670"
+    "\u0900-\u0963\u0966-\u0e3a\u0e40-\u0e4e\u0e50-\u10ff\u1780-\u17d3"
+)
+_WORD = re.compile(f"[{_CJK}]|(?:[^\\W{_CJK}]|[{_SIGNS}])+")
 _ARTICLES = frozenset({"a", "an", "the"})
 
 
@@ -261,9 +266,9 @@ def _candidates(
                 low, high = np.minimum(group[at], fits), np.maximum(group[at], fits)
                 pending.append(low * len(sets) + high)
                 waiting += len(fits)
-        if waiting >= CANDIDATES_AT_ONCE:
-            yield np.unique(np.concatenate(pending))
-            pending, waiting = [], 0
+            if waiting >= CANDIDATES_AT_ONCE:
+                yield np.unique(np.concatenate(pending))
+                pending, waiting = [], 0
     if pending:
         yield np.unique(np.concatenate(pending))
 

@@ -256,7 +256,7 @@ def _read_yaml(path: Path) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BehaviourError("there is no such file", where=str(path), fix="tutelage init DIR makes one") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:  # 2024-02-30 is a ValueError
         raise BehaviourError(f"cannot be read as YAML: {error}", where=str(path)) from error
 
 

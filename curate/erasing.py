@@ -1,4 +1,4 @@
-"""What a person or a source has reached already: the releases that hold something of it, and their runs and reports."""
+"""What a person or a source has reached already: the releases that hold something of it, and all made from them."""
 
 from __future__ import annotations
 
@@ -14,29 +14,33 @@ from curate.workspace import Workspace
 
 
 def containing(workspace: Workspace, names: Collection[str]) -> dict[str, list[str]]:
-    """The releases that hold something of these names, the runs trained on them, the reports on either."""
+    """The releases that hold something of these names; the runs, exports and reports made of those, directly or not."""
 
     def made(directory: Path) -> list[tuple[str, Manifest]]:
         found = sorted(path.parent for path in directory.glob("*/manifest.json") if path.parent.name[0] != ".")
         return [(path.name, read_manifest(path)) for path in found]
 
-    tainted: dict[str, list[str]] = {"releases": [], "runs": [], "reports": []}
-    hashes = set()
+    tainted: dict[str, list[str]] = {"releases": [], "runs": [], "exports": [], "reports": []}
+    hashes: set[str] = set()
     for name, manifest in made(workspace.releases):
         release = load_release(workspace.releases / name)
         if any(_names(pair, names) for split in SPLITS for pair in release.pairs(split)):
             tainted["releases"].append(name)
             hashes.add(manifest.sha256)
-    for kind, place in (("runs", workspace.runs), ("reports", workspace.reports)):
-        for name, manifest in made(place):
-            if any(one.sha256 in hashes for one in manifest.inputs.values()):
-                tainted[kind].append(name)
-                hashes.add(manifest.sha256)
-    return tainted
+    places = {"runs": workspace.runs, "exports": workspace.exports, "reports": workspace.reports}
+    left = [(kind, name, manifest) for kind, place in places.items() for name, manifest in made(place)]
+    while reached := [one for one in left if any(given.sha256 in hashes for given in one[2].inputs.values())]:
+        left = [one for one in left if one not in reached]  # a run may stand on an export of another run
+        for kind, name, manifest in reached:
+            tainted[kind].append(name)
+            hashes.add(manifest.sha256)
+    return {kind: sorted(names) for kind, names in tainted.items()}
 
 
 def _names(pair: Pair, names: Collection[str]) -> bool:
     """Whether a released pair comes from one of the names, or was judged by one of them."""
     review = pair.meta.get("review")
-    said = [*review.get("by", []), review.get("adjudicator")] if isinstance(review, dict) else []
+    review = review if isinstance(review, dict) else {}  # a log may have had a `review` of its own
+    by = review.get("by")
+    said = [*(by if isinstance(by, list) else []), review.get("adjudicator")]
     return comes_from(pair, names) or any(name in said for name in names)

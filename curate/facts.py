@@ -89,7 +89,7 @@ def _guards(workspace: Workspace, problems: list[str]) -> tuple[str, ...]:
         return ()
     try:
         data: Any = yaml.safe_load(workspace.recipe.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         problems.append(f"{workspace.recipe}: {error}")
         return ()
     guards = data.get("guards", {}) if isinstance(data, dict) else {}

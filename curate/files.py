@@ -102,10 +102,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     The name is fixed, so what a killed process left is overwritten; who writes one file from several processes locks.
     """
+    path = path.resolve()  # a link stays one
     temporary = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(b"")
+        if path.exists():
+            shutil.copymode(path, temporary)
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())

@@ -30,8 +30,8 @@ def init(ctx: click.Context, directory: Path, as_text: bool, base: str | None) -
     """
     from curate.starting import start_workspace
 
-    root = Path(ctx.obj or ".") / directory
-    written = start_workspace(root, as_text, base)
+    written = start_workspace(directory, as_text, base)
+    root = Path(ctx.find_root().params.get("directory") or ".") / directory  # as the person would type it
     for name, what in written.items():
         say(f"{root / name}  {what}")
     place = "" if root == Path() else f" -C {shlex.quote(str(root))}"
@@ -42,7 +42,7 @@ def init(ctx: click.Context, directory: Path, as_text: bool, base: str | None) -
     ]
     say("\nEdit behaviour.yaml to say what good output is. The examples show the way:")
     click.echo("\n".join(f"  {line}" for line in lines))
-    say("Then import your own RAG log in their place (tutelage curate import --help).")
+    say("Then delete pairs.jsonl, which holds the examples now, and import your own RAG log: docs/import.md.")
 
 
 @click.command()

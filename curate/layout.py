@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import json
+import string
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -178,7 +179,8 @@ def _plain(value: Any) -> str:
 def render_answers(answers: Iterable[tuple[str, Any, str, str | None]], behaviour: Behaviour) -> str:
     """The reviewers' answers side by side, unnamed: (decision, output it comes to, answerable, why) of each."""
     blocks = []
-    for letter, (decision, output, answerable, why) in zip("ABCDEFGHIJ", answers, strict=False):
+    for number, (decision, output, answerable, why) in enumerate(answers):
+        letter = string.ascii_uppercase[number] if number < 26 else str(number + 1)
         words = {"accept": "accepts the proposed output", "fix": "corrects it", "reject": "rejects the question"}
         holds = "hold" if answerable == "yes" else "do not hold"
         block = f"<p><strong>Reviewer {letter}</strong> {words[decision]}; says the passages {holds} the answer.</p>"

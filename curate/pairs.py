@@ -149,4 +149,8 @@ def write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
     """Write the pairs as JSONL, the whole file at once or not at all."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as handle:
         for pair in pairs:
-            handle.write(json.dumps(pair.record(), ensure_ascii=False, allow_nan=False) + "\n")
+            try:
+                handle.write(json.dumps(pair.record(), ensure_ascii=False, allow_nan=False) + "\n")
+            except UnicodeEncodeError:
+                what = f"the pair {pair.id!a} holds half a character (a lone surrogate), which no file can hold"
+                raise PairError(what, where=str(path), fix="mend its text") from None

@@ -91,12 +91,13 @@ def _read_board(client: Client, log: Log, seen: Seen, people: Mapping[str, str],
     for (round_, pair, _), entry in log.latest.items():
         if round_ == seen.round and entry.status != "withdrawn":
             by_pair[pair].append(entry)
+    known = log.who_said()
     for page in client.records(seen.board.id, include="responses"):
         entries = []
         for record in page:
             name, version = str(record["external_id"]), str((record.get("metadata") or {}).get(layout.VERSION, ""))
             seen.records[name] = (str(record["id"]), version, (record.get("fields") or {}).get(layout.NOTICE))
-            here = entries_of(record, seen.round, people)
+            here = entries_of(record, seen.round, people, known)
             entries += [*here, *_withdrawn(by_pair.get(name, []), here, str(record["id"]), version)]
         new += log.add(entries)
         report("pulling", len(seen.records), 0)

@@ -222,7 +222,8 @@ def take_off_responses(client: Client, workspace: Workspace, record_id: str, rou
     terms = read_terms(workspace)
     teams = [find_team(client, name) for name in ((terms.team, terms.adjudicators) if terms else ())]
     people = usernames(client, [team for team in teams if team])
-    Log(workspace).add(entries_of(record, round_, people))
+    log = Log(workspace)
+    log.add(entries_of(record, round_, people, log.who_said()))
     for response in responses:
         try:
             client.request("DELETE", f"/responses/{response['id']}")
@@ -230,8 +231,11 @@ def take_off_responses(client: Client, workspace: Workspace, record_id: str, rou
             continue
 
 
-def entries_of(record: Json, round_: Round, people: Mapping[str, str]) -> list[Entry]:
-    """The responses on a record as log entries. Those of users who are no longer there bear their id."""
+def entries_of(record: Json, round_: Round, people: Mapping[str, str], known: Mapping[str, str]) -> list[Entry]:
+    """The responses on a record as log entries. `people` are users by id, `known` who gave a response before.
+
+    A reviewer who has left keeps the name the log has; of one never met only the id is known.
+    """
     made = []
     for one in record.get("responses") or []:
         values = one.get("values") or {}
@@ -241,7 +245,7 @@ def entries_of(record: Json, round_: Round, people: Mapping[str, str]) -> list[E
                 pair=str(record["external_id"]),
                 version=str((record.get("metadata") or {}).get(layout.VERSION, "")),
                 round=round_,
-                reviewer=people.get(user, f"user-{user}"),
+                reviewer=people.get(user) or known.get(str(one["id"]), f"user-{user}"),
                 status=one["status"],
                 answers={str(name): str(value["value"]) for name, value in values.items() if value.get("value")},
                 started=str(one["inserted_at"]),

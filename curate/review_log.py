@@ -56,14 +56,15 @@ def read_terms(workspace: Workspace) -> Terms | None:
         return Terms.model_validate(read_json(path))
     except ValidationError as error:
         first = error.errors()[0]
-        fix = "tutelage curate push writes it anew"
+        fix = "put it back as it was (git, a copy), or delete it: tutelage curate push writes it anew"
         raise ReviewError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", where=str(path), fix=fix) from None
 
 
 def write_terms(workspace: Workspace, terms: Terms) -> None:
     """Write `review/round.json` where it says something else."""
-    if read_terms(workspace) != terms:
-        write_json(workspace.review / "round.json", terms.model_dump(mode="json"))
+    with workspace.lock():
+        if read_terms(workspace) != terms:
+            write_json(workspace.review / "round.json", terms.model_dump(mode="json"))
 
 
 class Log:
@@ -88,9 +89,11 @@ class Log:
         with self.path.open("rb") as handle:
             handle.seek(self._read_to)
             for raw in handle:
-                if not raw.endswith(b"\n"):
+                if not raw.endswith(b"\n") and not _is_json(raw):
                     return
                 self._read_to += len(raw)
+                if not raw.strip():
+                    continue
                 entry = self._parse(raw)
                 if entry.reviewer in self.without:
                     continue
@@ -109,6 +112,10 @@ class Log:
                 " Argilla still has",
             ) from None
 
+    def who_said(self) -> dict[str, str]:
+        """Argilla's id of each response -> the reviewer who gave it."""
+        return {entry.response: entry.reviewer for entry in self.entries}
+
     def add(self, entries: Iterable[Entry]) -> list[Entry]:
         """Append those that say something new; returns them. On disk when this returns."""
         with self.workspace.lock():
@@ -118,7 +125,9 @@ class Log:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with self.path.open("r+b" if self.path.exists() else "w+b") as handle:
                     handle.truncate(self._read_to)
-                    handle.seek(self._read_to)
+                    handle.seek(max(0, self._read_to - 1))
+                    if handle.read(1) not in (b"", b"\n"):
+                        handle.write(b"\n")  # an editor took the last one away
                     for entry in fresh:
                         handle.write(json.dumps(entry.model_dump(mode="json"), ensure_ascii=False).encode() + b"\n")
                     handle.flush()
@@ -127,8 +136,17 @@ class Log:
         return fresh
 
 
+def _is_json(raw: bytes) -> bool:
+    """Whether a line without its end is whole all the same."""
+    try:
+        parse_json(raw.decode("utf-8"))
+    except ValueError:
+        return False
+    return True
+
+
 def _differs(known: Entry | None, entry: Entry) -> bool:
-    """Whether an entry says something else than the last one. An older clock or a new id of the same says nothing."""
+    """Whether an entry is news: another response or moment than the last one's, or something else said in the same."""
     if known is None:
         return True
     if entry.status == "withdrawn":
@@ -252,7 +270,8 @@ def _seconds(moment: str) -> float:
 def write_settled(workspace: Workspace, state: ReviewState) -> None:
     """Write `review/settled.jsonl`, a line a settled pair in the order of the ids; derived, so it may be deleted."""
     lines = [json.dumps(one.document(), ensure_ascii=False) for _, one in sorted(state.settled().items())]
-    write_text(settled_path(workspace), "".join(line + "\n" for line in lines))
+    with workspace.lock():
+        write_text(settled_path(workspace), "".join(line + "\n" for line in lines))
 
 
 def settled_path(workspace: Workspace) -> Path:

@@ -18,16 +18,18 @@ def read_csv(handle: IO[bytes], name: str) -> Iterator[Record | Unreadable]:
     """Rows by the names of the first one. Bytes that are no UTF-8 cost their row only."""
     broken: list[Unreadable] = []
     texts = _csv_lines(handle, name, broken)
-    head = next((text for text in texts if text.strip() or broken), "")
+    blank, head = 0, next(texts, "")
+    while not head.strip() and not broken and (following := next(texts, None)) is not None:
+        blank, head = blank + 1, following
     if broken:
         yield broken[0]
         return
-    separator = "\t" if "\t" in head and "," not in head else ";" if ";" in head and "," not in head else ","
+    separator = max(",\t;", key=head.count)
     csv.field_size_limit(MAX_LINE_BYTES)
     rows = csv.reader(chain([head], texts), delimiter=separator, strict=True)
     header: list[str] | None = None
     while True:
-        line = rows.line_num + 1
+        line = blank + rows.line_num + 1
         row, reason = _next_row(rows)
         yield from broken
         broken.clear()
@@ -40,7 +42,7 @@ def read_csv(handle: IO[bytes], name: str) -> Iterator[Record | Unreadable]:
         if header is None:
             header = [cell.strip() for cell in row]
             if len(set(header)) < len(header):
-                yield Unreadable(name, 1, f"two columns have the same name: {', '.join(header)}")
+                yield Unreadable(name, line, f"two columns have the same name: {', '.join(header)}")
                 return
         elif row:
             yield _row(row, header, name, line)

@@ -26,7 +26,7 @@ from curate.argilla.connection import connect
 from curate.argilla.embedded.fulltext import Clause, Term, field_texts, parse_query
 from curate.argilla.server import Options, check_options
 from curate.behaviour import Behaviour
-from curate.errors import ReviewError, ServerError
+from curate.errors import ReviewError, ServerError, TutelageError
 from curate.pairs import make_pair
 from curate.review import send
 
@@ -221,6 +221,24 @@ def test_connection_is_the_one_named_else_the_one_served(tmp_path: Path, monkeyp
     monkeypatch.setenv("ARGILLA_API_KEY", "k")
     assert connect(tmp_path).url == "https://from.environment"
     assert connect(tmp_path, "https://named").url == "https://named"
+
+
+@pytest.mark.parametrize("key", ["secret\nOTHER=1", "sécret", "two words"])
+def test_key_that_no_header_can_hold_is_refused_unseen(key: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("ARGILLA_API_KEY", key)
+    with pytest.raises(TutelageError, match="ARGILLA_API_KEY is no API key") as caught:
+        connect(tmp_path, "http://argilla.test")
+    assert key not in str(caught.value)
+    monkeypatch.setenv("ARGILLA_API_KEY", " owner.key\n")
+    with connect(tmp_path, "http://argilla.test") as client:
+        assert client.url == "http://argilla.test"
+
+
+@pytest.mark.parametrize("url", ["http://host:69x0", "http://[::1"])
+def test_address_that_is_none_is_one_message(url: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("ARGILLA_API_KEY", "owner.key")
+    with pytest.raises(ReviewError, match="is no URL"):
+        connect(tmp_path, url)
 
 
 def test_every_requirement_is_pinned_and_hashed() -> None:

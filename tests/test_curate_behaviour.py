@@ -3,7 +3,7 @@ import json
 import pytest
 import yaml
 
-from curate.behaviour import MISSING, load_behaviour, resolve, same_json
+from curate.behaviour import MISSING, Behaviour, load_behaviour, resolve, same_json
 from curate.errors import BehaviourError
 from curate.loops import endless_reference
 from curate.pairs import Pair
@@ -162,3 +162,19 @@ def test_the_digest_follows_the_schema(tmp_path):
     before = load(tmp_path, JSON).digest()
     assert before == load(tmp_path, JSON).digest()
     assert before != load(tmp_path, JSON, {**SCHEMA, "title": "x"}).digest()
+
+
+def test_phrases_made_of_phrases_are_matched_at_once():
+    where = ["Sorry", "I don't know", "Sorry, I don't know"]
+    behaviour = Behaviour.model_validate(
+        {
+            "name": "b",
+            "prompt": "{{ question }}",
+            "output": {"format": "text"},
+            "abstain": {"where": where, "output": "Sorry"},
+        }
+    )
+    looped = "Sorry, I don't know. " * 2000
+    assert behaviour.abstains(looped)
+    assert not behaviour.abstains(looped + "Sorry, I do")  # an expression would try 2 ** 2000 ways
+    assert not behaviour.abstains("...")

@@ -206,3 +206,16 @@ def test_an_answer_that_stands_in_a_text_as_it_is_stands_there_by_squads_tokens_
     """The short cut takes nothing that the long way would not."""
     if _stands_as_it_is(answer, text) and squad_tokens(answer):
         assert f" {' '.join(squad_tokens(answer))} " in f" {' '.join(squad_tokens(text))} "
+
+
+@pytest.mark.parametrize(("one", "other"), [("in €?", "in $?"), ("of C++?", "of C#?"), ("मेल क्या है?", "मूल क्या है?")])
+def test_questions_that_differ_by_a_sign_are_two(one, other):
+    blue = {"status": "answered", "answer": "blue", "citations": ["p1"]}
+    passages = [{"id": "p1", "text": "Tree 0 is red or blue."}]
+    pairs = [
+        {**good(0), "question": f"What {one}", "passages": passages},
+        {**good(0), "id": "x", "question": f"What {other}", "passages": passages, "output": blue},
+    ]
+    assert "contradiction" not in {rule for rule, _, _ in rules(pairs)}
+    again = {**pairs[0], "id": "y", "question": f"what  {one.rstrip('?')} ?", "output": blue}
+    assert ("contradiction", "error", "/output") in rules([pairs[0], again])

@@ -31,6 +31,13 @@ def test_scores(comparator, given_, wanted, expected):
     assert score(comparator, given_, wanted) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("huge", ["1e999", "9" * 400, "-1e999", 10**400, "1e999%"])
+def test_a_number_too_large_for_a_float_is_no_right_answer(huge):
+    assert as_number(huge) is None
+    assert score("number", huge, [5]) == 0
+    assert score("number", 5, [huge]) == 0
+
+
 def test_numbers():
     assert as_number("-1.5e3") == -1500
     assert as_number("none") is None

@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.errors import PairError
+from curate.files import parse_json
 from curate.pairs import Pair, parse_pair, read_pairs, write_pairs
 
 TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -76,3 +77,36 @@ def test_an_id_that_stands_twice_and_a_file_that_is_no_text(tmp_path):
         read_pairs(path)
     with pytest.raises(PairError, match="no such file"):
         read_pairs(tmp_path / "none")
+
+
+def test_writing_keeps_a_link_and_who_may_read(tmp_path):
+    real, link = tmp_path / "real.jsonl", tmp_path / "pairs.jsonl"
+    write_pairs(real, [])
+    real.chmod(0o600)
+    link.symlink_to(real)
+    write_pairs(link, [Pair(id="a", question="A?", output="x")])
+    assert link.is_symlink()
+    assert real.stat().st_mode & 0o777 == 0o600
+    assert len(read_pairs(real)) == 1
+
+
+def test_half_a_character_is_named_and_nothing_is_lost(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    write_pairs(path, [Pair(id="a", question="A?", output="x")])
+    before = path.read_bytes()
+    with pytest.raises(PairError, match="'b' holds half a character"):
+        write_pairs(path, [Pair(id="b", question="\ud83d", output="x")])
+    assert path.read_bytes() == before
+
+
+def test_a_mark_of_byte_order_before_the_first_pair_is_none(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"id": "a", "question": "A?", "output": "x"}\n', encoding="utf-8-sig")
+    assert [pair.id for pair in read_pairs(path)] == ["a"]
+
+
+def test_nesting_that_later_steps_could_not_walk_is_refused():
+    with pytest.raises(ValueError, match="nested more than"):
+        parse_json("[" * 300 + "]" * 300)
+    assert parse_json("[" * 200 + "]" * 200)
+    assert parse_json("[" + "[]," * 300 + "[]]")

@@ -25,9 +25,11 @@ from curate.consensus import (
 from curate.erasing import containing
 from curate.errors import ReviewError
 from curate.layout import editable
+from curate.manifest import Input, write_manifest
 from curate.pairs import Pair, make_pair, write_pairs
 from curate.pulling import notice_text, standing_faults
 from curate.release import Options, load_release, make_release
+from curate.review import entries_of
 from curate.review_log import Log, Terms, review_state, write_settled, write_terms
 from curate.verify import verify
 from curate.workspace import Workspace
@@ -278,6 +280,36 @@ def test_damaged_line_is_named(place: Workspace) -> None:
         Log(place)
 
 
+def test_last_line_whose_end_an_editor_took_away_is_kept(place: Workspace) -> None:
+    Log(place).add([entry("anna", ACCEPT), entry("ben", ACCEPT)])
+    path = place.review / "responses.jsonl"
+    path.write_bytes(path.read_bytes().removesuffix(b"\n"))
+    log = Log(place)
+    log.add([entry("chris", ACCEPT)])
+    assert [one.reviewer for one in Log(place).entries] == ["anna", "ben", "chris"]
+    path.write_bytes(path.read_bytes() + b"\n")
+    assert len(Log(place).entries) == 3, "a blank line says nothing"
+
+
+def test_reviewer_who_has_left_keeps_the_name_the_log_has(place: Workspace) -> None:
+    log = Log(place)
+    log.add([entry("ben", ACCEPT)])
+    times = {"inserted_at": "2026-01-01T10:00:00", "updated_at": "2026-01-01T10:01:00", "status": "submitted"}
+    said = [{"id": f"{PAIR.id}-ben", "user_id": "u1", **times}, {"id": "other", "user_id": "u2", **times}]
+    record = {"id": "r", "external_id": PAIR.id, "metadata": {}, "responses": said}
+    assert [one.reviewer for one in entries_of(record, "review", {}, log.who_said())] == ["ben", "user-u2"]
+
+
+def test_answers_about_another_content_of_a_pair_are_no_returned_ones(place: Workspace) -> None:
+    settle_all(place)
+    before = {one.name: one.returned for one in review_state(place).reviewers}
+    assert before["anna"] == 0
+    pairs = [pair_of(number) for number in range(12)]
+    pairs[0] = pairs[0].model_copy(update={"output": output("green")})
+    write_pairs(place.pairs, pairs)
+    assert {one.name: one.returned for one in review_state(place).reviewers} == before
+
+
 def settle_all(place: Workspace, pairs: int = 12) -> None:
     entries = []
     for number in range(pairs):
@@ -346,6 +378,13 @@ def test_erase_leaves_nothing_of_a_reviewer_or_a_source(place: Workspace) -> Non
     assert held == {"q00", "q04", "q06", "q08", "q10"}
     assert containing(place, ["chris"])["releases"] == ["before"]
     assert containing(place, ["log-a"])["releases"] == ["before", "person"]
+    tainted = load_release(place.releases / "before").manifest.sha256
+    for kind, name in (("run", "one"), ("export", "one-merged"), ("run", "a-second"), ("report", "last")):
+        directory = place.root / f"{kind}s" / name
+        directory.mkdir(parents=True)
+        tainted = write_manifest(directory, kind, name, {"base": Input(path="x", sha256=tainted)}, {}).sha256
+    reached = containing(place, ["chris"])
+    assert (reached["runs"], reached["exports"], reached["reports"]) == (["a-second", "one"], ["one-merged"], ["last"])
     with pytest.raises(Exception, match="no reviewer, source or document"):
         make_release(place, Options(erase=("nobody",)))
     assert load_release(place.releases / "before").manifest.name == "before"

@@ -39,9 +39,13 @@ class Client:
         self.url = url.rstrip("/")
         self.patience = patience
         self._sleep = sleep
-        local = self.url.startswith(("http://127.0.0.1", "http://localhost"))
+        local = self.url.startswith(("http://127.0.0.1", "http://localhost", "http://[::1]"))
+        try:
+            base = httpx.URL(f"{self.url}/api/v1")
+        except httpx.InvalidURL as error:
+            raise ReviewError(f"{self.url} is no URL: {error}") from None
         self._http = httpx.Client(
-            base_url=f"{self.url}/api/v1",
+            base_url=base,
             # On one machine an answer takes longer to compress than to hand over.
             headers={"X-Argilla-Api-Key": api_key, **({"Accept-Encoding": "identity"} if local else {})},
             timeout=httpx.Timeout(120, connect=5),
@@ -74,8 +78,6 @@ class Client:
                 if answer.status_code not in _AWAY:
                     return self._read(answer, method, path)
                 trouble = f"it answers {answer.status_code} to {method} {path}"
-            except httpx.InvalidURL as error:
-                raise ReviewError(f"{self.url} is no URL: {error}") from None
             except httpx.UnsupportedProtocol:
                 raise ReviewError(f"{self.url} is no URL", fix="begin it with http:// or https://") from None
             except httpx.TransportError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from curate.apikey import read_key
 from curate.argilla.client import Client
 from curate.argilla.credentials import read_credentials
 from curate.errors import ReviewError, ServerError
@@ -18,7 +19,7 @@ def connect(home: Path, api_url: str | None = None, patience: float = 30.0) -> C
     """
     url = api_url or os.environ.get("ARGILLA_API_URL")
     if url:
-        key = os.environ.get("ARGILLA_API_KEY")
+        key = read_key("ARGILLA_API_KEY")
         if not key:
             raise ReviewError(
                 f"there is no API key for {url}",

@@ -40,7 +40,8 @@ class Options(NamedTuple):
     @property
     def url(self) -> str:
         """Where a browser on this machine finds it."""
-        return f"http://{'127.0.0.1' if self.host in ('0.0.0.0', '::') else self.host}:{self.port}"
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
 @contextmanager

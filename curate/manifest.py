@@ -76,6 +76,13 @@ def write_manifest(
     return manifest
 
 
+def check_seal(manifest: Manifest, path: Path) -> None:
+    """Raise `WorkspaceError` where the manifest in the file `path` was edited after it was written."""
+    if manifest.seal != manifest.seal_hash() or manifest.sha256 != manifest.content_hash():
+        fix = "tutelage verify says what changed; restore it from a copy, or make it again"
+        raise WorkspaceError("the manifest was edited after it was written", where=str(path), fix=fix)
+
+
 RESTORE = "restore it from a copy, or move its directory away and make it again"
 
 

@@ -109,6 +109,14 @@ def read_lines(path: Path, made_by: str) -> dict[str, Line]:
     return found
 
 
+def count_lines(path: Path) -> int:
+    """How many answers are there, whoever gave them; 0 where there is no file."""
+    if not path.is_file():
+        return 0
+    with path.open("rb") as handle:
+        return sum(raw.endswith(b"\n") for raw in handle)
+
+
 def _text(lines: Sequence[Line]) -> str:
     return "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
 
@@ -153,7 +161,7 @@ def confidence_from(
     if not chosen:
         return None
     mean = math.fsum(logprobs[i] for i in chosen) / len(chosen)
-    return round(min(1.0, math.exp(mean)), 6)
+    return None if math.isnan(mean) else round(min(1.0, math.exp(mean)), 6)
 
 
 def agreement(behaviour: Behaviour, output: str, samples: Sequence[str]) -> float | None:

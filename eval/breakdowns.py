@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eval.abstention import RIGHT
-from eval.canvas import BAR, Mark, Picture, bars, dot, legend_of, line, linear, percent, rect, text
+from eval.canvas import BAR, Mark, Picture, bars, dot, legend_of, line, linear, percent, rect, shorten, text
 from eval.pictures import Scores, part_of
 
 MOST_DRAWN = 12  # parts of one slice that are drawn; all of them stand in its table
@@ -87,7 +87,7 @@ def _named(value: str | None) -> str:
 
 
 def _shorten(words: str) -> str:
-    return words if len(words) <= 32 else f"{words[:31]}…"
+    return shorten(words, 32)
 
 
 def latency(scores: Scores) -> Picture | None:

@@ -49,6 +49,11 @@ def percent(value: float | None, digits: int = 1) -> str:
     return f"{text}\u00a0%"
 
 
+def shorten(words: str, most: int) -> str:
+    """A label that leaves room for the number beside it."""
+    return words if len(words) <= most else f"{words[: most - 1]}…"
+
+
 def signed(value: float, digits: int, unit: str) -> str:
     """A change with its sign and unit; no sign where it rounds to nothing."""
     text = f"{value:+.{digits}f}"

@@ -23,7 +23,7 @@ Directory = click.Path(file_okay=False, path_type=Path)
 @click.option("--closed-book", type=File, help="Predictions made without passages: what the model knows by heart.")
 @click.option("--partial", is_flag=True, help="Score what is there although some pairs have no prediction.")
 @click.option("--slice", "slices", metavar="KEY", multiple=True, help="Also by each value of this key of `meta`.")
-@click.option("--out", type=Directory, help="Write the report into this directory.")
+@click.option("--out", type=Directory, help="Write the report into this directory; one of eval score is replaced.")
 @json_option
 @click.pass_context
 def score(
@@ -70,9 +70,7 @@ def score(
 @click.command()
 @click.argument("base", type=File)
 @click.argument("tuned", type=File)
-@click.option(
-    "--margin", type=Finite(0, 1, max_open=True), default=0.02, show_default=True, help="Of accuracy."
-)
+@click.option("--margin", type=Finite(0, 1, max_open=True), default=0.02, show_default=True, help="Of accuracy.")
 @click.option("--loss-margin", type=Finite(0), default=0.05, show_default=True, help="In nats per token.")
 @json_option
 @click.pass_context

@@ -8,7 +8,7 @@ from typing import Any
 
 from curate.errors import WorkspaceError
 from curate.files import read_json, sha256_file
-from curate.manifest import NAME, read_manifest
+from curate.manifest import NAME, check_seal, read_manifest
 from eval.abstention import RIGHT
 from eval.gate import PLACES
 from eval.scoring import compare_outcomes
@@ -19,37 +19,37 @@ EXTRA = ("truthfulness", "f1")
 
 
 def read_scores(directory: Path) -> dict[str, Any]:
-    """`scores.json` of a report; raises `WorkspaceError` where it is missing, no scores, or not what was written."""
+    """`scores.json` of a finished report; raises `WorkspaceError` where it is unfinished or not what was written."""
     path = directory / SCORES
     if not path.is_file():
         fix = "name a directory that tutelage eval run or tutelage eval score --out wrote"
         raise WorkspaceError(f"this is no report: it has no {SCORES}", where=str(directory), fix=fix)
+    manifest = read_manifest(directory, "report")
+    check_seal(manifest, directory / NAME)
+    if manifest.files.get(SCORES) != sha256_file(path):
+        fix = "tutelage verify says what changed; score again to get a report that holds"
+        raise WorkspaceError("it was changed after it was written", where=str(path), fix=fix)
     scores = read_json(path)
     if not isinstance(scores, dict) or scores.get("verdict") not in ("GO", "NO-GO", "INCONCLUSIVE"):
         raise WorkspaceError("it holds no verdict", where=str(path))
-    if (directory / NAME).is_file():
-        listed = read_manifest(directory, "report").files.get(SCORES)
-        if listed != sha256_file(path):
-            fix = "tutelage verify says what changed; score again to get a report that holds"
-            raise WorkspaceError("it was changed after it was written", where=str(path), fix=fix)
     return scores
 
 
 def name_reports(directories: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """The scores of each report under a name that tells it apart: its directory's, its path where two have one name."""
+    if len({directory.resolve() for directory in directories}) < len(directories):
+        raise WorkspaceError("a report stands twice in the list", fix="name each report once")
     names = [directory.resolve().name for directory in directories]
     shown = [name if names.count(name) == 1 else str(path) for name, path in zip(names, directories, strict=True)]
-    named = {name: read_scores(path) for name, path in zip(shown, directories, strict=True)}
-    if len(named) < len(directories):
-        raise WorkspaceError("a report stands twice in the list", fix="name each report once")
-    return named
+    return {name: read_scores(path) for name, path in zip(shown, directories, strict=True)}
 
 
 def compare_reports(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """{"reports", "numbers", "differences"} of two or more reports, each against the first.
+    """{"reports", "releases", "numbers", "differences"} of two or more reports, each against the first.
 
-    `numbers` has a row for what is right, one per gate line, and more; `differences` are paired, on the pairs both
-    reports answered, with p-values adjusted for their number (Holm). A difference is `real` where that is below 0.05.
+    `releases` is how many different ones they were made on. `numbers` has a row for what is right, one per gate line,
+    and more; `differences` are paired, on the pairs both reports answered, with p-values adjusted for their number
+    (Holm). A difference is `real` where that is below 0.05.
     """
     names = list(named)
     rows = {"right": [_right(scores.get("outcomes") or {}) for scores in named.values()]}
@@ -63,6 +63,7 @@ def compare_reports(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "reports": [
             {"name": name, "verdict": scores["verdict"], "n": scores.get("n")} for name, scores in named.items()
         ],
+        "releases": len(set(map(_release, named.values()))),
         "numbers": rows,
         "differences": [
             {"first": names[0], "second": name, "paired": one}
@@ -75,6 +76,12 @@ def compare_reports(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             for name, one in found.items()
         ],
     }
+
+
+def _release(scores: Mapping[str, Any]) -> str:
+    """The hash of what the report was scored on."""
+    chain = (scores.get("sources") or {}).get("chain") or []
+    return next((str(link["sha256"]) for link in chain if link["role"] in ("release", "pairs")), "")
 
 
 def _right(outcomes: Mapping[str, str]) -> Rate | None:

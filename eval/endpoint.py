@@ -7,17 +7,18 @@ environment (`TUTELAGE_API_KEY`) and goes nowhere but into the request's header.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import httpx
 
+from curate.apikey import read_key
 from curate.behaviour import Behaviour
 from curate.errors import EndpointError
 from curate.files import sha256_text
@@ -68,14 +69,16 @@ class Endpoint:
         served: Served,
         run: Run | None = None,
         transport: httpx.BaseTransport | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
         self.name = name
         self.run = run
         self.served = served
         self.url = base_url(served.url)
-        self._sleep = sleep
-        self._key = os.environ.get(KEY, "").strip()
+        self._stop = Event()  # set when an answer is refused or Ctrl-C comes: no other request is begun or repeated
+        self._sleep = sleep or self._stop.wait
+        self._placed = False  # whether the tokens of any answer were found in its text
+        self._key = read_key(KEY)
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         self._client = httpx.Client(headers=headers, timeout=TIMEOUT, transport=transport)
         self.model = served.model or self._only_model()
@@ -102,21 +105,31 @@ class Endpoint:
         def ask(prompt: str) -> Reply:
             return self._reply(self._body(model, prompt, max_new_tokens, manner), bool(manner.temperature))
 
-        with ThreadPoolExecutor(self.served.concurrency) as pool:
-            asked = [pool.submit(ask, prompt) for prompt in prompts]
-            try:
-                return [one.result() for one in asked]
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        pool = ThreadPoolExecutor(self.served.concurrency)
+        asked = [pool.submit(ask, prompt) for prompt in prompts]
+        try:
+            return [one.result() for one in asked]
+        except BaseException:
+            self._stop.set()
+            self._client.close()  # those in flight end now, not when their answers come
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def confidence(self, behaviour: Behaviour, answer: Reply) -> float | None:
         """The same number as in process: see `answering.confidence_of`."""
         if answer.logprobs is None or answer.tokens is None:
             return None
         places = place_tokens(answer.text, answer.tokens)
-        if places is None:
+        if places is None and self._placed:  # one odd answer is no reason to stop
             return None
+        if places is None:
+            raise EndpointError(
+                "the tokens that the server names are not those of its answers, so there is no confidence",
+                where=self.url,
+                fix="update it, take confidence from drawn answers (--samples 5), or go without (--no-logprobs)",
+            )
+        self._placed = self._placed or bool(places)
 
         def within(span: tuple[int, int]) -> list[int]:
             return [i for i, (start, end) in enumerate(places) if start < span[1] and end > span[0]]
@@ -137,6 +150,10 @@ class Endpoint:
         """What decides its answers, as a report names it."""
         named = {"Served model": self.model}
         return named | ({"Served base": self.served.base_model} if self.served.base_model else {})
+
+    def key(self) -> list[str]:
+        """What marks its answers beside the run or name: the facts, the address (hashed), and what was asked for."""
+        return [*self.facts().values(), sha256_text(self.url), str(self.served.logprobs)]
 
     def _body(self, model: str, prompt: str, max_new_tokens: int, manner: Manner) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -184,10 +201,12 @@ class Endpoint:
         """The JSON that came back; raises `EndpointError` where it did not after all attempts."""
         last = ""
         for attempt in range(ATTEMPTS):
+            if self._stop.is_set():
+                raise EndpointError("stopped", where=self.url)
             wait = min(LONGEST_WAIT_SECONDS, 0.5 * 2**attempt)
             try:
                 response = self._client.request(method, self.url + path, json=body)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 last = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             except httpx.InvalidURL as error:
                 raise EndpointError(f"this is no address: {error}", where=self.url) from None
@@ -218,9 +237,15 @@ class Endpoint:
 
 def base_url(given: str) -> str:
     """The address under which /chat/completions stands: `http://host:8000` means `http://host:8000/v1`."""
-    parts = urlsplit(given)
+    try:
+        parts = urlsplit(given)
+    except ValueError:  # half an IPv6 address
+        parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise EndpointError(f"{given!r} is no http address", fix="as in --endpoint http://localhost:8000/v1")
+    if parts.query:
+        fix = "an OpenAI-compatible server needs none; some have a path without it, such as Azure's /openai/v1"
+        raise EndpointError("an address with a query is not supported", where=f"?{parts.query}", fix=fix)
     if parts.username or parts.password:
         raise EndpointError("an address must hold no password: it gets into logs", fix=f"put a key into {KEY}")
     path = parts.path.rstrip("/").removesuffix("/chat/completions") or "/v1"

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from curate.behaviour import Bound, GateLine
 from eval.retention import items_needed
-from eval.statistics import clopper_pearson_bound, smallest_n
+from eval.statistics import MOST_ITEMS, clopper_pearson_bound, smallest_n
 
 Verdict = Literal["GO", "NO-GO", "INCONCLUSIVE"]
 WORST_FIRST: tuple[Verdict, ...] = ("NO-GO", "INCONCLUSIVE", "GO")
@@ -81,9 +81,9 @@ def _rate_line(metric: GateLine, scores: Mapping[str, Any], bound: Bound) -> dic
     limits = {side: clopper_pearson_bound(k, n, side) for side in ("lower", "upper")}
     near, far = ("lower", "upper") if bound.at_least is not None else ("upper", "lower")
     verdict = _verdict(bound, limits[near], limits[far])
-    needed = None
-    if verdict == "INCONCLUSIVE" and _inside(bound, found["value"], strictly=True):
-        share = found["value"]
+    needed, share = None, found["value"]
+    inside = _inside(bound, share, strictly=True)
+    if verdict == "INCONCLUSIVE" and inside:
         needed = smallest_n(lambda m: _inside(bound, clopper_pearson_bound(share * m, m, near)), n + 1)
     more = None if needed is None else needed - n
     said = f"{place.name} is {_percent(found['value'])} (n = {n:,})"
@@ -91,7 +91,7 @@ def _rate_line(metric: GateLine, scores: Mapping[str, Any], bound: Bound) -> dic
         metric,
         bound,
         verdict,
-        _explain(said, bound, verdict, limits[near], limits[far]) + _advice(verdict, more, place.counted),
+        _explain(said, bound, verdict, limits[near], limits[far]) + _advice(verdict, more, place.counted, inside),
         **found,
         one_sided_bound=limits[near],
         opposite_bound=limits[far],
@@ -101,11 +101,18 @@ def _rate_line(metric: GateLine, scores: Mapping[str, Any], bound: Bound) -> dic
 
 
 def _why_missing(place: Place, part: Any, scores: Mapping[str, Any]) -> str:
-    abstention = scores.get("abstention") or {}
-    unsaid = place.part == "abstention" and place.key in abstention and abstention.get("f1") is None
-    if part and not (unsaid and abstention.get("counts", {}).get("answered_unanswerable")):
-        return f"there are no {place.counted}"
-    return MISSING_PART.get(place.part, "nothing was scored")
+    if place.part == "abstention" and part and _knows_no_abstention(part):
+        return MISSING_PART["abstention"]
+    return f"there are no {place.counted}" if part else MISSING_PART.get(place.part, "nothing was scored")
+
+
+def _knows_no_abstention(part: Mapping[str, Any]) -> bool:
+    """Whether a rate is missing although the pairs it counts are there."""
+    counts = part.get("counts") or {}
+    unanswerable = sum(count for cell, count in counts.items() if cell.endswith("_unanswerable"))
+    answerable = sum(counts.values()) - unanswerable
+    rates = ((answerable, "over_abstention_rate"), (unanswerable, "recall"))
+    return any(count and part.get(key) is None for count, key in rates)
 
 
 def _inside(bound: Bound, value: float, strictly: bool = False) -> bool:
@@ -122,21 +129,34 @@ def _verdict(bound: Bound, near: float, far: float) -> Verdict:
 
 def _explain(said: str, bound: Bound, verdict: Verdict, near: float, far: float) -> str:
     least = bound.at_least is not None
-    asked = f"at least {_percent(bound.at_least)}" if least else f"at most {_percent(bound.at_most)}"
+    limit = bound.at_least if bound.at_least is not None else bound.at_most or 0.0
+    asked = f"{'at least' if least else 'at most'} {limit_percent(limit)} is asked for"
+    near_said, far_said = _beside(near, limit), _beside(far, limit)
     if verdict == "GO":
-        return (
-            f"{said}, with 95 % confidence {'at least' if least else 'at most'} {_percent(near)}; {asked} is asked for"
-        )
+        return f"{said}, with 95 % confidence {'at least' if least else 'at most'} {near_said}; {asked}"
     if verdict == "NO-GO":
-        return (
-            f"{said}, with 95 % confidence {'at most' if least else 'at least'} {_percent(far)}; {asked} is asked for"
-        )
-    return f"{said} and may be as {'low' if least else 'high'} as {_percent(near)}; {asked} is asked for"
+        return f"{said}, with 95 % confidence {'at most' if least else 'at least'} {far_said}; {asked}"
+    return f"{said} and may be as {'low' if least else 'high'} as {near_said}; {asked}"
 
 
-def _advice(verdict: Verdict, more: int | None, counted: str) -> str:
+def limit_percent(limit: float) -> str:
+    """A limit as it was asked for, to the last digit."""
+    return f"{100 * limit:.10g} %"
+
+
+def _beside(value: float, limit: float) -> str:
+    """A share in per cent, with more digits where fewer would make it the limit."""
+    if value == limit or _percent(value) != _percent(limit):
+        return _percent(value)
+    digits = next((d for d in range(2, 6) if f"{100 * value:.{d}f}" != f"{100 * limit:.{d}f}"), 6)
+    return f"{100 * value:.{digits}f} %"
+
+
+def _advice(verdict: Verdict, more: int | None, counted: str, inside: bool = False) -> str:
     if verdict != "INCONCLUSIVE":
         return ""
+    if more is None and inside:
+        return f". More than {MOST_ITEMS:,} {counted} would be needed to tell"
     if more is None:
         return ". What was seen is not inside that, so more of the same will hardly bring a GO"
     return f". About {more:,} more {counted} would settle it, were the share to stay"
@@ -192,9 +212,10 @@ def _judge_loss(name: str, one: Mapping[str, Any]) -> tuple[Verdict, str]:
 def _drop_line(name: str, one: Mapping[str, Any], bound: Bound) -> dict[str, Any]:
     highest, lowest = -one["bound"], -one["opposite_bound"]
     near, far = (lowest, highest) if bound.at_least is not None else (highest, lowest)
-    verdict = _verdict(bound, near, far)
+    silent = bound.at_most is not None and one["base"]["value"] <= bound.at_most
+    verdict: Verdict = "INCONCLUSIVE" if silent else _verdict(bound, near, far)
     needed = None
-    if verdict == "INCONCLUSIVE" and bound.at_most is not None:
+    if not silent and verdict == "INCONCLUSIVE" and bound.at_most is not None:
         needed = items_needed(one, bound.at_most)
     more = None if needed is None else needed - one["n"]
     before, after = _percent(one["base"]["value"]), _percent(one["tuned"]["value"])
@@ -205,11 +226,17 @@ def _drop_line(name: str, one: Mapping[str, Any], bound: Bound) -> dict[str, Any
         "INCONCLUSIVE": f"{said} and the drop may be as large as {_points(near)}",
     }[verdict]
     limit = bound.at_most if bound.at_most is not None else bound.at_least
+    reason = f"{reading}; {_points(limit)} may be lost{_advice(verdict, more, f'items in {name!r}')}"
+    if silent:
+        reason = (
+            f"on the set {name!r} the base itself answers {before} (n = {one['n']:,}), too little to show a loss of"
+            f" {_points(limit)}. Look at how its items compare answers and at their prompts, or take another set"
+        )
     return _line(
         "retention_drop",
         bound,
         verdict,
-        f"{reading}; {_points(limit)} may be lost{_advice(verdict, more, f'items in {name!r}')}",
+        reason,
         value=0.0 - one["difference"],
         low=-one["high"],
         high=-one["low"],

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from curate.errors import WorkspaceError
 from curate.files import sha256_tree
-from eval.answering import MADE_BY, Line, append_lines, read_lines, write_lines
-from eval.planning import Setting, key_of
+from eval.answering import MADE_BY, Line, append_lines, count_lines, read_lines, write_lines
+from eval.planning import Setting, key_of, would_lose
 
 if TYPE_CHECKING:
     from eval.subject import Side, Subject
@@ -24,26 +24,46 @@ INSTALL = "pip install 'tutelage[harness]'"
 GRADES = ("exact_match", "acc", "acc_norm", "pass@1", "prompt_level_strict_acc")  # which of a task's measures decides
 
 
-def answer_tasks(setting: Setting) -> dict[str, list[Line]]:
-    """File -> lines {"id", "set", "correct"} of every task asked for, by both sides; {} where none is asked for.
+def find_tasks(setting: Setting) -> Any:
+    """The harness's manager of the tasks asked for, None where none is. Before anything is answered.
 
-    Raises `WorkspaceError` for tasks that the harness does not have and for those with no right and wrong per item.
+    Raises `WorkspaceError` for tasks that the harness does not have, and where answers to tasks would be thrown away.
     """
-    request, subject = setting.request, setting.subject
-    if not request.tasks:
-        for name in FILES.values():
-            (setting.directory / name).unlink(missing_ok=True)
-        return {}
     from eval.subject import Subject
 
-    if not isinstance(subject, Subject) or subject.run is None:
+    request, subject = setting.request, setting.subject
+    names = list(dict.fromkeys(request.tasks))
+    if names and (not isinstance(subject, Subject) or subject.run is None):
         raise WorkspaceError(
             "tasks of the harness compare a run with its base, and both must be here",
             fix="name a run, and leave --endpoint out",
         )
-    names = list(dict.fromkeys(request.tasks))
-    manager = _manager(names, request.tasks_path)
+    for side, file in FILES.items():
+        path = setting.directory / file
+        lost = count_lines(path) - sum(len(read_lines(path, key)) for key in _keys(setting, side, names).values())
+        if lost:
+            raise would_lose(lost, path)
+    return _manager(names, request.tasks_path) if names else None
+
+
+def answer_tasks(setting: Setting, manager: Any) -> dict[str, list[Line]]:
+    """File -> lines {"id", "set", "correct"} of every task asked for, by both sides; {} where none is asked for.
+
+    Raises `WorkspaceError` for tasks with no right and wrong per item. `manager` is that of `find_tasks`.
+    """
+    from eval.subject import Subject
+
+    names, subject = list(dict.fromkeys(setting.request.tasks)), setting.subject
+    if not names or not isinstance(subject, Subject):
+        return {}
     return {FILES[side]: _answer_side(setting, subject, side, names, manager) for side in ("base", "tuned")}
+
+
+def _keys(setting: Setting, side: Side, names: Sequence[str]) -> dict[str, str]:
+    """Task -> what marks its lines."""
+    request = setting.request
+    own = sha256_tree(request.tasks_path) if request.tasks_path and request.tasks_path.is_dir() else None
+    return {name: key_of(setting, side, 0, [name, request.limit, own]) for name in names}
 
 
 def _manager(names: Sequence[str], path: Path | None) -> Any:
@@ -69,9 +89,7 @@ def _manager(names: Sequence[str], path: Path | None) -> Any:
 def _answer_side(setting: Setting, subject: Subject, side: Side, names: Sequence[str], manager: Any) -> list[Line]:
     from curate.console import say
 
-    request, path = setting.request, setting.directory / FILES[side]
-    own = sha256_tree(request.tasks_path) if request.tasks_path else None
-    wanted = {name: key_of(setting, side, 0, [name, request.limit, own]) for name in names}
+    path, wanted = setting.directory / FILES[side], _keys(setting, side, names)
     done = {name: list(read_lines(path, key).values()) for name, key in wanted.items()}
     done = {name: lines for name, lines in done.items() if lines and len(lines) == lines[0]["of"]}
     write_lines(path, [line for lines in done.values() for line in lines])

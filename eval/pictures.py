@@ -5,7 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eval.canvas import BAR, Mark, Picture, bars, dot, frame, legend_of, line, linear, path, percent, signed, text
+from eval.canvas import (
+    BAR,
+    Mark,
+    Picture,
+    bars,
+    dot,
+    frame,
+    legend_of,
+    line,
+    linear,
+    path,
+    percent,
+    shorten,
+    signed,
+    text,
+)
 
 WHY_MISSING = {
     "schema": "Not measured: no output was scored.",
@@ -178,7 +193,7 @@ def _forest(name: str, sets: Mapping[str, Any], sentence: str, show: Any, change
     for place, (label, one) in enumerate(sets.items()):
         y, reached = 42.0 * place, "–"
         marks += [
-            text(8, y + 14, label, "label strong halo"),
+            text(8, y + 14, shorten(label, 30), "label strong halo"),
             text(352, y + 14, change(one["difference"]), "tick halo", "end"),
         ]
         marks += [line(x(0), y + 19, x(0), y + 38, "axis"), line(x(limit), y + 19, x(limit), y + 38, "bound")]

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 def place_tokens(text: str, tokens: Sequence[bytes]) -> list[tuple[int, int]] | None:
     """Characters [start, end) of each token in `text`; what comes after the text (a stop token) has no place.
 
+    Some servers leave out the blank that a token begins with; then white space before a token is passed over.
+
     A token that ends inside a character reaches to that character's end. Where servers spell such pieces as U+FFFD, the
     pieces share the characters up to the next token that can be found. None where tokens and text do not go together.
     """
@@ -45,7 +47,7 @@ def _place_loosely(text: str, tokens: Sequence[bytes]) -> list[tuple[int, int]] 
         if found < 0:
             rest = [(at, len(text))] * waiting if waiting else []
             return [*places, *rest] if waiting else None
-        if found > at and not waiting:
+        if not waiting and text[at:found].strip():
             return None
         places += [(at, found)] * waiting + [(found, found + len(spelled))]
         waiting, at = 0, found + len(spelled)

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from curate.behaviour import Behaviour
+from curate.errors import WorkspaceError
 from curate.files import sha256_text, sha256_value
 from curate.manifest import Input
 from curate.pairs import Pair
 from curate.release import Release
-from eval.answering import Job, Line, Question, agreement, answer_all
+from eval.answering import Job, Line, Question, agreement, answer_all, count_lines, read_lines
 from eval.subject import LIKELIEST, Asked, Manner, Side, Subject
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ TUNED, BASE, CALIBRATION = "predictions.jsonl", "predictions-base.jsonl", "calib
 CLOSED_BOOK = "closed-book.jsonl"
 CONSTRAINED: dict[Side, str] = {"tuned": "predictions-constrained.jsonl", "base": "predictions-base-constrained.jsonl"}
 RETENTION: dict[Side, str] = {"base": "retention-base.jsonl", "tuned": "retention-tuned.jsonl"}
+FILES = (TUNED, BASE, CALIBRATION, CLOSED_BOOK, *CONSTRAINED.values(), *RETENTION.values())
 TEMPERATURE = 1.0  # of drawn answers: their shares then estimate the model's own probabilities
 
 
@@ -95,12 +97,34 @@ def answer_everything(setting: Setting) -> Answers:
     from train.bars import counting
 
     jobs = plan(setting)
+    check_kept(setting.directory, jobs)
     with counting("answering", sum(len(job.questions) for job in jobs)) as progress:
         answers = {job.path.name: answer_all(job, progress) for job in jobs}
-    known = {TUNED, BASE, CALIBRATION, CLOSED_BOOK, *CONSTRAINED.values(), *RETENTION.values()}
-    for name in known - set(answers):
+    for name in set(FILES) - set(answers):
         (setting.directory / name).unlink(missing_ok=True)
     return answers
+
+
+def check_kept(directory: Path, jobs: Sequence[Job]) -> None:
+    """Raise `WorkspaceError` where answers that are there would be thrown away: each of them has cost time on a GPU."""
+    planned = {job.path.name: job for job in jobs}
+    for name in FILES:
+        path, job = directory / name, planned.get(name)
+        there = count_lines(path)
+        if job:
+            kept = read_lines(path, job.made_by)
+            there -= sum(question.id in kept for question in job.questions)
+        if there:
+            raise would_lose(there, path)
+
+
+def would_lose(answers: int, path: Path) -> WorkspaceError:
+    """The error for a command under which `answers` in a file would be thrown away."""
+    return WorkspaceError(
+        f"{answers:,} of the answers there were given under other options, or would not be asked for now",
+        where=str(path),
+        fix="take the options it was begun with, give this one another name (--name), or delete the directory",
+    )
 
 
 def plan(setting: Setting) -> list[Job]:
@@ -221,7 +245,7 @@ def room(setting: Setting, wanted: Sequence[str]) -> int:
 def key_of(setting: Setting, side: Side, most: int, more: Sequence[Any] = ()) -> str:
     """What marks the lines of one asker and one way of asking."""
     hashes = {role: one.sha256 for role, one in setting.inputs().items()}
-    made = [hashes, side, most, setting.request.batch_size, *setting.subject.facts().values(), *more]
+    made = [hashes, side, most, setting.request.batch_size, *setting.subject.key(), *more]
     return sha256_value(made)[:16]
 
 

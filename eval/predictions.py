@@ -24,8 +24,8 @@ class Prediction(BaseModel):
     finish: Literal["stop", "length"] | None = None
     correct: bool | None = Field(default=None, description="A judge's word; overrules our own grading.")
     abstained: bool | None = Field(default=None, description="A judge's word; overrules our own grading.")
-    latency_seconds: float | None = Field(default=None, ge=0)
-    tokens: int | None = Field(default=None, ge=0, description="How many tokens the model produced.")
+    latency_seconds: float | None = Field(default=None, ge=0, le=1e9)
+    tokens: int | None = Field(default=None, ge=0, le=10**9, description="How many tokens the model produced.")
 
     @field_validator("id", "output")
     @classmethod

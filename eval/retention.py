@@ -37,8 +37,8 @@ class Result(BaseModel):
     set: str = Field(default="all", min_length=1)
     group: str | int | None = Field(default=None, description="Items of one group are not independent.")
     correct: bool | None = None
-    nats_per_token: float | None = Field(default=None, ge=0, description="Mean loss of the item's tokens.")
-    tokens: int | None = Field(default=None, gt=0, description="How many tokens that loss is the mean of.")
+    nats_per_token: float | None = Field(default=None, ge=0, le=1e6, description="Mean loss of the item's tokens.")
+    tokens: int | None = Field(default=None, gt=0, le=10**12, description="How many tokens that loss is the mean of.")
 
     @field_validator("correct", mode="before")
     @classmethod
@@ -97,6 +97,11 @@ class PairedResult(NamedTuple):
     tuned: Result
 
     @property
+    def groups_differ(self) -> bool:
+        """Whether the two sides put the item into different groups."""
+        return None not in (self.base.group, self.tuned.group) and self.base.group != self.tuned.group
+
+    @property
     def group(self) -> Hashable:
         """What the item is independent of the others by: its group, else itself."""
         given = self.base.group if self.base.group is not None else self.tuned.group
@@ -119,6 +124,9 @@ def pair_results(base: Sequence[Result], tuned: Sequence[Result]) -> dict[str, l
             )
         sets.setdefault(result.set, []).append(PairedResult(result, right[key]))
     for name, items in sets.items():
+        torn = next((one.base.id for one in items if one.groups_differ), None)
+        if torn is not None:
+            raise PredictionError(f"item {torn!r} of {name!r} is in one group on one side and in another on the other")
         if len({one.base.correct is None for one in items}) > 1:
             raise PredictionError(f"the set {name!r} mixes losses and grades", fix="give them different sets")
     return sets
@@ -132,8 +140,9 @@ def retention_numbers(
     `sets` has an entry per set: `base`, `tuned`, `difference` (tuned − base), its two-sided 95 % `low` and `high`, the
     one-sided 95 % `bound` on the side of harm and the `opposite_bound`, and the `limit` the bound must stay inside.
     `non_inferior` is True where it does, False where the other bound is outside too, None where the items are too few:
-    then `needed_n` says how many would settle it at the differences seen, if any number does. `drop` is the loss of
-    accuracy on the set whose bound is worst: what the gate's `retention_drop` is about.
+    then `needed_n` says how many would settle it at the differences seen, if any number does. It is None too where a
+    set is `silent`: the base answers so few of its items that losing all of them would be inside the margin. `drop` is
+    the loss of accuracy on the set whose bound is worst: what the gate's `retention_drop` is about.
     """
     if not 0 <= margin < 1 or loss_margin < 0:
         raise PredictionError(f"the margin {margin} is no share between 0 and 1", fix="--margin 0.02 allows two points")
@@ -161,6 +170,7 @@ def _accuracy_set(items: Sequence[PairedResult], margin: float) -> dict[str, Any
     differences = [float(bool(one.tuned.correct)) - float(bool(one.base.correct)) for one in items]
     mean = clustered_mean(differences, [one.group for one in items])
     worth = effective_n(mean, differences)
+    silent = sum(bool(one.base.correct) for one in items) <= margin * n
     bounds = _scaled_bounds(only_base, only_tuned, n, worth)
     low, high = _scaled_bounds(only_base, only_tuned, n, worth, TWO_SIDED)
     entry = {
@@ -180,10 +190,11 @@ def _accuracy_set(items: Sequence[PairedResult], margin: float) -> dict[str, Any
         "only_base": only_base,
         "only_tuned": only_tuned,
         "mcnemar_p": mcnemar(only_base, only_tuned),
-        "non_inferior": True if bounds.low > -margin else False if bounds.high < -margin else None,
+        "silent": silent,
+        "non_inferior": None if silent else True if bounds.low > -margin else False if bounds.high < -margin else None,
         "needed_n": None,
     }
-    if entry["non_inferior"] is None:
+    if entry["non_inferior"] is None and not silent:
         entry["needed_n"] = items_needed(entry, margin)
     return entry
 
@@ -191,7 +202,7 @@ def _accuracy_set(items: Sequence[PairedResult], margin: float) -> dict[str, Any
 def _scaled_bounds(only_base: int, only_tuned: int, n: int, worth: float, confidence: float = CONFIDENCE) -> Interval:
     """`paired_bounds` for clustered items: the counts shrunk to what they are worth."""
     share = worth / n
-    return paired_bounds(only_base * share, only_tuned * share, worth, confidence)
+    return paired_bounds(min(only_base * share, worth), min(only_tuned * share, worth), worth, confidence)
 
 
 def items_needed(entry: Mapping[str, Any], margin: float) -> int | None:

@@ -1,7 +1,8 @@
 """`eval run` as a page to read: who answers, what is asked, the answers, the scores, the pages, the manifest.
 
 A report without a manifest is unfinished: the same command goes on with it. Finished, the same command scores the
-answers that are there again and ends at the same report.
+answers that are there again and ends at the same report. Answers are never thrown away: a command whose options ask
+for others is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from curate.files import read_json, write_json
 from curate.manifest import NAME, Input, read_manifest, write_manifest
 from curate.release import Release, load_release
 from curate.workspace import Workspace
-from eval.harness import FILES, answer_tasks
+from eval.harness import FILES, answer_tasks, find_tasks
 from eval.planning import (
     BASE,
     CALIBRATION,
@@ -57,7 +58,8 @@ def evaluate(workspace: Workspace, request: Request) -> tuple[Path, dict[str, An
     directory = workspace.reports / report_name(subject, release, request.name)
     setting = Setting(subject, release, asked, held_out_items(subject, request.limit), request, directory)
     with open_report(directory, setting.inputs()) as inputs:
-        answers = answer_everything(setting) | answer_tasks(setting)
+        tasks = find_tasks(setting)
+        answers = answer_everything(setting) | answer_tasks(setting, tasks)
         scores = write_scores(setting, answers, inputs)
     return directory, scores
 
@@ -94,7 +96,6 @@ def open_report(directory: Path, inputs: dict[str, Input]) -> Iterator[dict[str,
             for left in directory.glob(".*.partial"):  # of writes that were killed
                 left.unlink()
             write_json(_begun(directory), {role: one.sha256 for role, one in inputs.items()})
-            (directory / NAME).unlink(missing_ok=True)
             yield inputs
             _begun(directory).unlink()
     except Timeout:
@@ -135,6 +136,7 @@ def write_scores(setting: Setting, answers: Answers, inputs: dict[str, Input]) -
     scores = assemble_scores(behaviour, tuned, baseline, retention_scores(setting, answers), made_from)
     if setting.request.constrained:
         scores["constrained"] = constrained_scores(setting, answers)
+    (directory / NAME).unlink(missing_ok=True)  # from here on it is another report
     write_json(directory / SCORES, scores)
     write_report(directory, scores, find_failures(behaviour, graded))
     write_manifest(directory, "report", directory.name, inputs, {"verdict": scores["verdict"]})

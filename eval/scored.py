@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from curate.behaviour import Behaviour, load_behaviour
-from curate.errors import WorkspaceError
+from curate.errors import PairError, WorkspaceError
 from curate.files import atomic_directory, sha256_file, write_json
 from curate.manifest import NAME, Input, read_manifest, write_manifest
 from curate.pairs import Pair, read_pairs
+from curate.parquet import encodable
 from curate.release import load_release
 from curate.workspace import Workspace
 from eval.predictions import match_predictions, read_predictions
@@ -73,11 +74,17 @@ def find_against(request: Request, workspace: Workspace) -> Against:
     files = {"pairs": request.pairs, "behaviour": path}
     if behaviour.output.schema_file:
         files["schema"] = path.parent / behaviour.output.schema_file
-    return Against(behaviour, read_pairs(request.pairs), (), files)
+    pairs = read_pairs(request.pairs)
+    broken = next((pair.id for pair in pairs if not encodable(pair)), None)
+    if broken is not None:
+        raise PairError(f"the pair {broken!a} holds half a character (a lone surrogate)", where=str(request.pairs))
+    return Against(behaviour, pairs, (), files)
 
 
 def score_files(request: Request, workspace: Workspace) -> Scored:
     """Read and score; raises `PredictionError`, `PairError` or `WorkspaceError` with the file and line at fault."""
+    given = (request.predictions, request.pairs, request.baseline, request.closed_book, *(request.retention or ()))
+    require_files(path for path in given if path)
     against = find_against(request, workspace)
     behaviour = against.behaviour
     predictions = read_predictions(request.predictions)
@@ -129,6 +136,15 @@ def _sources(against: Against, files: dict[str, Path], n: int) -> dict[str, Any]
     return {"title": against.behaviour.name, "partial": n < len(against.test), "chain": chain, "facts": facts}
 
 
+def require_files(paths: Iterable[Path]) -> None:
+    """Raise `WorkspaceError` for a pipe: what is scored is read twice, for its lines and for its hash."""
+    for path in paths:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise WorkspaceError(
+                "this is a pipe, and what is scored is read twice", where=str(path), fix="write a file"
+            )
+
+
 def _sha256(path: Path) -> str:
     return read_manifest(path).sha256 if (path / NAME).is_file() else sha256_file(path)
 
@@ -163,5 +179,8 @@ def write_scored(scored: Scored, directory: Path) -> None:
 def _check_replaceable(directory: Path) -> None:
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return
-    if not (directory / NAME).is_file() or read_manifest(directory).kind != "report":
+    if not (directory / NAME).is_file() or (manifest := read_manifest(directory)).kind != "report":
         raise WorkspaceError("something that is no report stands there", where=str(directory), fix="name another --out")
+    if manifest.inputs.keys() & {"run", "model"}:
+        what = "a report of tutelage eval run stands there, and its answers would be lost"
+        raise WorkspaceError(what, where=str(directory), fix="name another --out")

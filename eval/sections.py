@@ -6,16 +6,17 @@ A number that is missing becomes a sentence that says why.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from eval import breakdowns
 from eval.canvas import interval_strip, percent, signed
 from eval.failures import KINDS, Failure, count_kinds, gravest_first
-from eval.gate import PLACES
+from eval.gate import PLACES, limit_percent
 from eval.numbers import rate_cell
 from eval.pictures import TITLES, WHY_MISSING, Scores, baseline_part, drawings, part_of
 
-SHOWN = 300  # failures on the page; all of them stand in failures.jsonl
+SHOWN, SHOWN_OF_KIND = 300, 20  # failures on the page at most, of each kind at least; all stand in failures.jsonl
 LONGEST = 6_000  # characters of one text on the page
 
 VERDICTS = {
@@ -78,7 +79,7 @@ def _gate_line(scores: Scores, line: Mapping[str, Any]) -> dict[str, Any]:
     more = line.get("needed_more")
     return {
         "label": f"{label} ({line['set']})" if line.get("set") else label,
-        "wanted": f"{'at least' if side == 'at_least' else 'at most'} {percent(limit)}",
+        "wanted": f"{'at least' if side == 'at_least' else 'at most'} {limit_percent(limit)}",
         "base": rate_cell(base),
         "tuned": rate_cell(tuned),
         "strip": interval_strip(tuned, base, line["bound"], share=metric != "retention_drop"),
@@ -170,10 +171,26 @@ def failures(found: Sequence[Failure], n: int) -> dict[str, Any]:
     if found:
         sentence = f"{len(found):,} of {n:,} answers of the tuned model are not what was wanted, the gravest first."
         if len(found) > SHOWN:
-            sentence += f" The first {SHOWN} are shown; all of them stand in failures.jsonl."
-    kinds = [{"name": kind, "label": KINDS[kind][0], "count": f"{counts[kind]:,}"} for kind in counts]
-    shown = [_failure(one) for one in gravest_first(found)[:SHOWN]]
+            sentence += f" {SHOWN} of them are shown, some of every kind; all stand in failures.jsonl."
+    chosen = choose_shown(found)
+    on_page = count_kinds(chosen)
+    kinds = [
+        {"name": kind, "label": KINDS[kind][0], "count": f"{count:,}", "shown": f"{on_page.get(kind, 0):,}"}
+        for kind, count in counts.items()
+    ]
+    shown = [_failure(one) for one in chosen]
     return {"total": f"{len(found):,}", "sentence": sentence, "kinds": kinds, "shown": shown}
+
+
+def choose_shown(found: Sequence[Failure]) -> list[Failure]:
+    """At most `SHOWN` failures, the gravest first, with some of every kind, so that each filter finds what it names."""
+    ordered = gravest_first(found)
+    taken: dict[int, None] = {}
+    for kind in KINDS:
+        of_kind = (place for place, one in enumerate(ordered) if kind in one.kinds)
+        taken |= dict.fromkeys(islice(of_kind, SHOWN_OF_KIND))
+    taken |= dict.fromkeys(islice((place for place in range(len(ordered)) if place not in taken), SHOWN - len(taken)))
+    return [ordered[place] for place in sorted(taken)]
 
 
 def _failure(one: Failure) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from statistics import NormalDist
 from typing import NamedTuple, TypedDict
 
 CONFIDENCE = 0.95
+FEWEST_CHANGED = 10  # groups with a change, from which on their design effect can be estimated
 MOST_ITEMS = 10_000_000  # more than this settles nothing in practice
 
 
@@ -131,11 +132,15 @@ def _recovered(p: float, q: float, falls: float, rises: float, n: float, confide
 
 
 class Mean(NamedTuple):
-    """A mean with its standard error; `clusters` is the number of independent units it rests on."""
+    """A mean with its standard error.
+
+    `clusters` is the number of independent units it rests on, `changed` how many of them hold a value other than 0.
+    """
 
     value: float
     standard_error: float | None
     clusters: int
+    changed: int
 
 
 def clustered_mean(values: Sequence[float], groups: Sequence[object], weights: Sequence[float] | None = None) -> Mean:
@@ -150,10 +155,9 @@ def clustered_mean(values: Sequence[float], groups: Sequence[object], weights: S
     sums: dict[object, float] = {}
     for x, w, group in zip(values, weight, groups, strict=True):
         sums[group] = sums.get(group, 0.0) + w * (x - mean)
-    count = len(sums)
-    if count < 2:
-        return Mean(mean, None, count)
-    return Mean(mean, math.sqrt(count / (count - 1) * math.fsum(s * s for s in sums.values())) / total, count)
+    count, changed = len(sums), len({group for x, group in zip(values, groups, strict=True) if x})
+    error = None if count < 2 else math.sqrt(count / (count - 1) * math.fsum(s * s for s in sums.values())) / total
+    return Mean(mean, error, count, changed)
 
 
 def student(confidence: float, degrees: int) -> float:
@@ -166,8 +170,9 @@ def student(confidence: float, degrees: int) -> float:
 def effective_n(mean: Mean, values: Sequence[float]) -> float:
     """How many independent items clustered ones are worth: n over the design effect (Kish, 1965), at most n.
 
-    Degrees of freedom are paid for as Korn & Graubard (1998) do. Where nothing varies the design effect cannot be
-    seen, and every group counts as one item.
+    Degrees of freedom are paid for as Korn & Graubard (1998) do. Where fewer than `FEWEST_CHANGED` groups hold a value
+    other than 0, the design effect cannot be seen, and no group counts for more than one item: otherwise one item lost
+    would prove more than none.
     """
     n = len(values)
     if mean.clusters == n:
@@ -176,10 +181,11 @@ def effective_n(mean: Mean, values: Sequence[float]) -> float:
     if mean.standard_error is None or alone <= 0:
         return float(mean.clusters)
     if mean.standard_error == 0:
-        return float(n)
+        return float(mean.clusters)
     # a cluster cannot be worth more than its items, nor all items less than one group would be
     degrees = (student(CONFIDENCE, n - 1) / student(CONFIDENCE, mean.clusters - 1)) ** 2
-    return min(float(n), max(1.0, n * alone / mean.standard_error**2 * degrees))
+    most = float(n if mean.changed >= FEWEST_CHANGED else mean.clusters)
+    return min(most, max(1.0, n * alone / mean.standard_error**2 * degrees))
 
 
 def smallest_n(settles: Callable[[int], bool], start: int) -> int | None:
@@ -187,12 +193,11 @@ def smallest_n(settles: Callable[[int], bool], start: int) -> int | None:
 
     `settles` must stay true once it is.
     """
-    high = max(1, start)
+    low = high = max(1, start)
     while not settles(high):
-        high *= 2
-        if high > MOST_ITEMS:
+        if high >= MOST_ITEMS:
             return None
-    low = max(start, high // 2)
+        low, high = high, min(2 * high, MOST_ITEMS)
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if settles(middle) else (middle + 1, high)

@@ -142,6 +142,12 @@ class Subject:
             found["Trained with"] = ", ".join(f"{name} {one}" for name, one in run.manifest.details["versions"].items())
         return found
 
+    def key(self) -> list[str]:
+        """What marks its answers beside the run or model: the facts, and what kind of device computes them."""
+        from train.model import choose_device
+
+        return [*self.facts().values(), choose_device(self.device)]
+
     def input(self, directory: Path) -> tuple[str, Input]:
         """The role and the input that a report in `directory` names this subject by."""
         from train.model import base_input

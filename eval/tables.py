@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eval.gate import PLACES
+from eval.gate import PLACES, limit_percent
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -46,7 +46,7 @@ def gate_table(scores: Mapping[str, Any]) -> str:
         rows.append(
             [
                 line["metric"],
-                f"{'≥' if side == 'at_least' else '≤'} {percent(limit)}",
+                f"{'≥' if side == 'at_least' else '≤'} {limit_percent(limit)}",
                 with_interval(line),
                 *([with_interval(before)] if baseline else []),
                 percent(line["one_sided_bound"]),
@@ -108,6 +108,8 @@ def _sides(one: Mapping[str, Any], share: bool) -> list[str]:
 
 def needed(one: Mapping[str, Any]) -> str:
     """What would settle an open set, in words."""
+    if one.get("silent"):
+        return "the base answers too few of these items to show a loss; look at their prompts and how they compare"
     if one["needed_n"] is None:
         return "the change seen is not inside the margin, so more of the same items will hardly settle it"
     return f"too few items; about {one['needed_n']:,} would settle it ({one['needed_n'] - one['n']:,} more)"
@@ -119,6 +121,9 @@ def comparison_text(compared: Mapping[str, Any]) -> str:
     rows = [header, ["verdict", *(one["verdict"] for one in compared["reports"])]]
     rows += [[name, *map(with_interval, row)] for name, row in compared["numbers"].items() if any(row)]
     lines = []
+    tested = sum(one["paired"] is not None for one in compared["differences"])
+    if compared["releases"] > 1:
+        lines.append("These are of different releases: a pair counts as the same by its id alone.")
     for one in compared["differences"]:
         paired = one["paired"]
         if paired is None:
@@ -127,6 +132,6 @@ def comparison_text(compared: Mapping[str, Any]) -> str:
         real = "a real difference" if paired["real"] else "no more than chance gives"
         said = f"{one['second']} against {one['first']}, right on {paired['n']:,} common pairs: {_difference(paired)}"
         if paired["adjusted_p"] != paired["mcnemar_p"]:
-            said += f" ({paired['adjusted_p']:.2g} adjusted for {len(compared['differences'])} comparisons)"
+            said += f" ({paired['adjusted_p']:.2g} adjusted for {tested} comparisons)"
         lines.append(f"{said}: {real}")
     return "\n\n".join([columns(rows), "\n".join(lines)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from serving_models import free_port, serving
 
-from curate.errors import EndpointError
+from curate.errors import EndpointError, TutelageError
 from eval.endpoint import ATTEMPTS, KEY, Endpoint, Reply, Served, base_url, read_reply
 from eval.placing import place_tokens
 from eval.subject import Manner
@@ -241,6 +242,63 @@ def test_an_interrupt_stops_the_rest() -> None:
     with pytest.raises(KeyboardInterrupt):
         endpoint(handler, concurrency=1).answer("tuned", [ASKED] * 50, 5)
     assert len(asked) < 50
+
+
+def test_a_refusal_ends_at_once_while_others_are_tried_again() -> None:
+    """The waits are the endpoint's own: they end with the first refusal."""
+    asked: list[int] = []
+    lock = threading.Lock()
+
+    def handler(_: httpx.Request) -> httpx.Response:
+        with lock:
+            asked.append(0)
+            first = len(asked) == 1
+        if first:
+            time.sleep(0.2)  # so that the others are waiting for their second attempt
+        return httpx.Response(400, text="no") if first else httpx.Response(503)
+
+    begun = time.monotonic()
+    asker = Endpoint("e", Served(URL, "tuned", concurrency=4), None, httpx.MockTransport(handler))
+    with pytest.raises(EndpointError, match="no"):
+        asker.answer("tuned", [ASKED] * 50, 5)
+    assert time.monotonic() - begun < 5, "six attempts with their waits take 15 seconds"
+    count = len(asked)
+    time.sleep(1)
+    assert len(asked) == count < 50
+
+
+def test_tokens_that_are_not_those_of_the_answers_are_said() -> None:
+    def handler(_: httpx.Request) -> httpx.Response:
+        document = completion()
+        document["choices"][0]["logprobs"]["content"] = [{"token": "Ġthat", "logprob": -0.1}]
+        return httpx.Response(200, json=document)
+
+    asker = endpoint(handler)
+    (reply,) = asker.answer("tuned", [ASKED], 5)
+    with pytest.raises(EndpointError, match="not those of its answers"):
+        asker.confidence(eval_cases.behaviour(), reply)
+
+
+def test_a_blank_that_a_server_leaves_out_is_passed_over() -> None:
+    assert place_tokens("a bc", [b"a", b"bc"]) == [(0, 1), (2, 4)]
+    assert place_tokens("a, bc", [b"a", b"bc"]) is None
+
+
+@pytest.mark.parametrize("key", ["secret\nOTHER=1", "sécret"])
+def test_a_key_that_no_header_can_hold_is_refused_unseen(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, key)
+    with pytest.raises(TutelageError, match="is no API key") as caught:
+        endpoint(lambda _: httpx.Response(200, json=completion()))
+    assert key not in str(caught.value)
+
+
+def test_answers_of_another_address_are_others() -> None:
+    keys = [
+        Endpoint("e", served, None, httpx.MockTransport(lambda _: httpx.Response(500))).key()
+        for served in (Served(URL, "m"), Served("http://other.test/v1", "m"), Served(URL, "m", logprobs=False))
+    ]
+    assert len({tuple(key) for key in keys}) == 3
+    assert all("server.test" not in part for key in keys for part in key)
 
 
 def test_no_content_is_an_empty_text() -> None:

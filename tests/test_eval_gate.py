@@ -101,6 +101,19 @@ def test_reasons_say_what_was_seen_what_is_asked_and_how_many_more() -> None:
     assert "hardly bring a GO" in hopeless["reason"]
 
 
+def test_limits_and_bounds_are_told_apart_to_the_digit_it_takes() -> None:
+    assert "at least 99.75 % is asked for" in line(999, 1000, at_least=0.9975)["reason"]
+    near = line(109, 115, at_least=0.9)
+    assert near["verdict"] == "INCONCLUSIVE"
+    assert "as low as 89.96 %; at least 90 % is asked for" in near["reason"]
+
+
+def test_a_share_inside_by_a_hair_is_not_said_to_be_outside() -> None:
+    found = line(9500, 9999, at_least=0.95)
+    assert (found["verdict"], found["needed_n"]) == ("INCONCLUSIVE", None)
+    assert "More than 10,000,000 pairs would be needed to tell" in found["reason"]
+
+
 def test_the_verdict_is_that_of_the_worst_line_and_its_reason_comes_first() -> None:
     scores = {
         "schema": {"adherence": rate(500, 500)},
@@ -145,6 +158,9 @@ def test_an_empty_denominator_is_told_apart_from_a_missing_rule() -> None:
     both: list[Cell] = ["answered_correct", "answered_unanswerable"]
     silent = abstention_numbers(both, can_abstain=False)
     assert "does not say what an abstention is" in judge({"abstention": silent}, gate)["reasons"][0]
+    over: Any = {"over_abstention_rate": Bound(at_most=0.1)}
+    silent = abstention_numbers(cells, can_abstain=False)
+    assert "does not say what an abstention is" in judge({"abstention": silent}, over)["reasons"][0]
 
 
 def kept(n: int, falls: int, name: str) -> tuple[list[Result], list[Result]]:
@@ -170,6 +186,14 @@ def test_every_retention_set_must_pass(falls: int, n: int, verdict: str) -> None
     if verdict == "INCONCLUSIVE":
         assert found["needed_n"] > n
         assert "more items in 'other' would settle it" in found["reason"]
+
+
+def test_a_set_of_which_the_base_answers_nothing_is_no_go() -> None:
+    base = [Result(id=str(i), set="mute", correct=False) for i in range(500)]
+    gate: Any = {"retention_drop": Bound(at_most=0.02)}
+    found = judge(retained(kept(1000, 0, "steady"), (base, base)), gate)["gate"][0]
+    assert (found["verdict"], found["set"], found["needed_n"]) == ("INCONCLUSIVE", "mute", None)
+    assert "the base itself answers 0 % (n = 500), too little to show a loss of 2.0 points" in found["reason"]
 
 
 def test_a_loss_that_rose_stops_a_go() -> None:

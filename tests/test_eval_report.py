@@ -19,12 +19,13 @@ from curate.files import sha256_file, write_json
 from curate.manifest import read_manifest, write_manifest
 from curate.pairs import Pair
 from eval.canvas import percent, signed
+from eval.comparing import read_scores
 from eval.failures import KINDS, find_failures, gravest_first, read_failures, write_failures
 from eval.predictions import Prediction
 from eval.report import markdown_code, markdown_fence, markdown_text, render_html, render_markdown, write_report
 from eval.running import rewrite_pages
 from eval.scoring import assemble_scores, grade, score_graded
-from eval.sections import SHOWN, split_at
+from eval.sections import SHOWN, SHOWN_OF_KIND, choose_shown, split_at
 
 
 class Page(HTMLParser):
@@ -283,6 +284,17 @@ def test_many_failures_are_capped_and_counted(scored: tuple[dict[str, Any], list
     assert "failures.jsonl" in page.text
 
 
+def test_the_filter_finds_some_of_every_kind_it_names(scored: tuple[dict[str, Any], list[Any]]) -> None:
+    grave = [scored[1][0].model_copy(update={"id": f"f{i}", "kinds": ("hallucination",)}) for i in range(SHOWN + 50)]
+    mild = [one.model_copy(update={"id": f"m{i}", "kinds": ("citation",)}) for i, one in enumerate(grave[:40])]
+    chosen = choose_shown([*mild, *grave])
+    assert len(chosen) == SHOWN
+    assert sum(one.kinds == ("citation",) for one in chosen) == SHOWN_OF_KIND
+    page = render_html({**scored[0], "n": 1000}, [*mild, *grave])
+    assert f"({SHOWN_OF_KIND} of 40)</option>" in page
+    assert choose_shown(mild[:3]) == mild[:3]
+
+
 def test_long_texts_are_shortened_on_the_page_only(tmp_path: Path, scored: tuple[dict[str, Any], list[Any]]) -> None:
     scores, failures = scored
     long = failures[0].model_copy(update={"given": "x" * 50_000})
@@ -320,6 +332,22 @@ def test_pages_are_written_again(tmp_path: Path, scored: tuple[dict[str, Any], l
     page = rewrite_pages(report)
     assert page.read_text().startswith("<!DOCTYPE html>")
     assert read_manifest(report, "report") == before
+
+
+def test_an_edited_manifest_blesses_nothing(tmp_path: Path, scored: tuple[dict[str, Any], list[Any]]) -> None:
+    report = finished(tmp_path / "r", scored)
+    scores = report / "scores.json"
+    before = sha256_file(scores)
+    scores.write_text(scores.read_text().replace('"verdict": "', '"verdict":  "', 1))
+    manifest = report / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(before, sha256_file(scores)))
+    with pytest.raises(WorkspaceError, match="the manifest was edited"):
+        read_scores(report)
+    with pytest.raises(WorkspaceError, match="the manifest was edited"):
+        rewrite_pages(report)
+    manifest.unlink()
+    with pytest.raises(WorkspaceError, match="no finished report"):
+        read_scores(report)
 
 
 @pytest.mark.parametrize("name", ["scores.json", "failures.jsonl"])

@@ -52,6 +52,34 @@ def test_a_set_is_non_inferior_inferior_or_open(case: tuple[int, int, int], verd
     assert found["sets"]["all"]["non_inferior"] is verdict
 
 
+@pytest.mark.parametrize("right", [0, 4])
+def test_a_base_that_answers_nothing_has_nothing_to_lose_and_proves_nothing(right: int) -> None:
+    grades = [True] * right + [False] * (200 - right)
+    found = retention_numbers(results(grades), results(grades))
+    assert found["non_inferior"] is None
+    assert found["sets"]["all"]["silent"]
+    assert found["sets"]["all"]["needed_n"] is None
+    more = [True] * 5 + [False] * 195
+    assert not retention_numbers(results(more), results(more))["sets"]["all"]["silent"]
+
+
+def grouped(n: int, size: int, lost: int) -> tuple[list[Result], list[Result]]:
+    base = [Result(id=str(i), group=i // size, correct=True) for i in range(n)]
+    return base, [one.model_copy(update={"correct": i >= lost}) for i, one in enumerate(base)]
+
+
+def test_an_item_lost_proves_no_more_than_none_lost() -> None:
+    bounds = [retention_numbers(*grouped(500, 10, lost))["sets"]["all"]["bound"] for lost in (0, 1, 3, 9)]
+    assert bounds == sorted(bounds, reverse=True)
+
+
+@pytest.mark.parametrize(("n", "groups"), [(25, 7), (29, 15), (35, 29)])
+def test_groups_that_all_change_have_a_bound(n: int, groups: int) -> None:
+    base = [Result(id=str(i), group=i % groups, correct=False) for i in range(n)]
+    tuned = [one.model_copy(update={"correct": True}) for one in base]
+    assert retention_numbers(base, tuned)["sets"]["all"]["difference"] == 1
+
+
 @pytest.mark.parametrize("n", [1, 5, 60, 148])
 def test_few_items_without_a_change_prove_nothing(n: int) -> None:
     found = retention_numbers(*discordant(n, 0, 0))["sets"]["all"]

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 from evaluated_run import FILES, ask, lines, made_pairs
 
-from curate.errors import WorkspaceError
+from curate.errors import TrainingError, WorkspaceError
 from curate.files import read_json
 from curate.manifest import Input, read_manifest, write_manifest
 from curate.pairs import write_pairs
@@ -257,8 +257,30 @@ def test_more_ways_of_asking_stand_beside_the_plain_one(run_root: Path, whole: P
     before = {path.name: path.read_bytes() for path in report.iterdir()}
     ask(run_root, samples=3, constrained=True, limit=6, max_new_tokens=40, name="more")
     assert {path.name: path.read_bytes() for path in report.iterdir()} == before
-    ask(run_root, limit=6, max_new_tokens=40, closed_book=False, name="more")
-    assert set(read_manifest(report, "report").files) == FILES - {"closed-book.jsonl"}, "what is not asked for goes"
+    with pytest.raises(WorkspaceError, match="6 of the answers there were given under other options"):
+        ask(run_root, limit=6, max_new_tokens=40, name="more")
+    with pytest.raises(WorkspaceError, match="would not be asked for now"):
+        ask(run_root, samples=3, limit=6, max_new_tokens=40, name="more")
+    assert {path.name: path.read_bytes() for path in report.iterdir()} == before
+
+
+def test_a_finished_report_outlives_a_command_that_fails_or_asks_for_less(whole: Path) -> None:
+    report = whole / "reports/first"
+    before = {path.name: path.read_bytes() for path in report.iterdir()}
+    with pytest.raises(TrainingError, match="no GPU"):
+        ask(whole, device="cuda")
+    with pytest.raises(WorkspaceError, match="of the answers there"):
+        ask(whole, limit=3)
+    with pytest.raises(WorkspaceError, match="of the answers there"):
+        ask(whole, batch_size=4)
+    assert {path.name: path.read_bytes() for path in report.iterdir()} == before
+    assert [one for one in verify(report, whole).findings if "reports" in one.where] == []
+
+
+def test_a_first_look_at_a_few_pairs_may_grow_into_the_whole(run_root: Path, whole: Path) -> None:
+    ask(run_root, limit=4)
+    ask(run_root)
+    assert timeless(run_root / "reports/first") == timeless(whole / "reports/first")
 
 
 def test_closed_book_asks_the_answerable_ones_without_passages(whole: Path) -> None:
@@ -278,3 +300,13 @@ def test_closed_book_asks_the_answerable_ones_without_passages(whole: Path) -> N
         assert pair.passages[0].text not in one.prompt
     scores = read_json(whole / "reports/first/scores.json")
     assert scores["grounding"]["closed_book"]["n"] == len(wanted)
+
+
+def test_scoring_a_file_never_replaces_a_report_of_answers(whole: Path) -> None:
+    report = whole / "reports/first"
+    before = {path.name: path.read_bytes() for path in report.iterdir()}
+    score = ["eval", "score", str(report / "predictions.jsonl"), "--release", "r", "--out", str(report)]
+    result = CliRunner().invoke(main, ["-C", str(whole), *score])
+    assert result.exit_code == 1
+    assert "its answers would be lost" in result.output
+    assert {path.name: path.read_bytes() for path in report.iterdir()} == before

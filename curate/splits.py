@@ -76,11 +76,12 @@ class Assignment:
 
 
 def source_documents(pair: Pair, behaviour: Behaviour, group_by: GroupBy = "document") -> set[str]:
-    """The documents a pair rests on: those of its supporting passages.
+    """The documents a pair rests on: those of its supporting passages, or of its first one where none is known.
 
     `passage` takes the whole source, the part after the `#` too. A passage without a source is its text's hash.
     """
-    return {_document(passage, group_by) for passage in supporting_passages(pair, behaviour)}
+    passages = supporting_passages(pair, behaviour) or pair.passages[:1]
+    return {_document(passage, group_by) for passage in passages}
 
 
 def _document(passage: Passage, group_by: GroupBy) -> str:

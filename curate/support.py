@@ -18,15 +18,11 @@ def cited_passages(pair: Pair, behaviour: Behaviour) -> list[Passage]:
 
 
 def supporting_passages(pair: Pair, behaviour: Behaviour) -> list[Passage]:
-    """The passages a pair rests on: the cited ones; of an answer that cites none, those it stands in; else the first.
-
-    The first one stands for the others where nothing else is known: a retriever puts the likeliest there.
-    """
+    """The passages that hold a pair's answer: the cited ones; of an answer that cites none, those it stands in."""
     cited = cited_passages(pair, behaviour)
-    if cited or not pair.passages:
+    if cited or not behaviour.is_answerable(pair):
         return cited
-    holding = holding_passages(pair, answer_texts(pair, behaviour)) if behaviour.is_answerable(pair) else []
-    return holding or [pair.passages[0]]
+    return holding_passages(pair, answer_texts(pair, behaviour))
 
 
 def holding_passages(pair: Pair, answers: Sequence[str]) -> list[Passage]:

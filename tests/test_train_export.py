@@ -20,7 +20,7 @@ from curate.files import write_json
 from curate.manifest import Input, hash_files, read_manifest, write_manifest
 from curate.verify import verify
 from train.export import compared_rows, export
-from train.merging import check_merge
+from train.merging import LARGEST_SHARE, check_merge
 from train.ollama import go_template, modelfile, take_apart
 from train.run import Run, load_run
 from train.training import Request, train
@@ -204,6 +204,15 @@ def test_a_merge_that_is_off_is_refused(made: Any, tmp_path: Path, monkeypatch: 
     with pytest.raises(TrainingError, match="the merged model is not base and adapter"):
         export(place, "run1", "merged", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gentle_adapter_is_merged_although_rounding_moves_the_logits_more(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, _, _, _ = made
+    monkeypatch.setattr(Run, "scale", property(lambda self: 0.002))
+    done = export(place, "run1", "merged", tmp_path / "out")
+    assert done.manifest.details["check"]["share_off"] > LARGEST_SHARE
 
 
 def test_logits_that_are_no_numbers_are_refused() -> None:

@@ -8,13 +8,17 @@ import os
 import statistics
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 from test_train_training import adapter, make_workspace
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 
 from curate.errors import TrainingError
 from train.fitting import GIB, Fit, check_memory, device_memory, what_fits, what_to_lower
@@ -37,6 +41,48 @@ def small(family: str = "Llama", **changes: Any) -> Any:
     sizes = {"vocab_size": 1000, "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32}
     return getattr(transformers, f"{family}Config")(**{**sizes, **heads, **changes})
+
+
+class Live(TorchDispatchMode):
+    """Bytes of the tensors that live at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.known: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for one in tree_flatten(out)[0]:
+            storage = one.untyped_storage() if isinstance(one, torch.Tensor) else None
+            if storage is not None and storage.nbytes() > 100_000 and storage.data_ptr() not in self.known:
+                self.known[storage.data_ptr()] = storage.nbytes()
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self.forget, storage.data_ptr())
+        return out
+
+    def forget(self, place: int) -> None:
+        self.now -= self.known.pop(place, 0)
+
+
+def test_an_evaluation_with_the_kl_holds_no_more_logits_than_estimated() -> None:
+    """The vocabulary is what counts here: 60,000 tokens, 512 answer tokens in a batch."""
+    from transformers import LlamaForCausalLM
+
+    from train.guards import Example, measure
+    from train.memory import _head_bytes
+    from train.model import attach_lora
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = small(vocab_size=60_000, num_key_value_heads=1, head_dim=16, tie_word_embeddings=True, **sizes)
+    plan = recipe({"compute": "float32", "bits": None}, {"rank": 2}, micro_batch=2, device="cpu")
+    model = attach_lora(LlamaForCausalLM(config).eval(), plan.lora, 1)
+    rows = [Example(tuple(range(5, 5 + 8 + 64)), 8)] * 8
+    with Live() as live:
+        measure(model, rows, 0, 8, with_kl=True)
+    told = _head_bytes(shape_of(config, plan.lora), plan, Lengths(72, 64, 0, 0), "cpu")
+    assert 0.7 * told < live.peak < 1.05 * told
 
 
 def shape() -> Shape:
@@ -139,7 +185,7 @@ def test_more_takes_more(device: str) -> None:
 
     assert total() < total(micro_batch=4) < total(micro_batch=8)
     assert total() < total(replace(LENGTHS, longest=2000)) < total(replace(LENGTHS, longest=4000))
-    assert total() < total(replace(LENGTHS, answer=900))
+    assert total(replace(LENGTHS, kl_answer=20)) < total()
     assert total(gradient_checkpointing=True) < 0.7 * total()
     assert total(gradient_checkpointing=None) == total(gradient_checkpointing=device == "cuda")
     without = estimate(found, recipe({"bits": None}, gradient_checkpointing=False), LENGTHS, device)

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from train.processes import is_sharded
 
+TILE = 256  # positions whose logits are held at once when a loss is measured
+
 
 @dataclass(frozen=True)
 class Example:
@@ -112,12 +114,17 @@ def measure(
             labels = inputs["labels"][:, 1:]
             at = labels != -100
             is_base = kept is not None and not with_kl
-            tuned = _base_logits(model, inputs, at, kept, number) if is_base else _answer_logits(model, inputs, at)
-            loss += functional.cross_entropy(tuned, labels[at], reduction="sum").item()
-            tokens += int(at.sum())
+            states = _base_states(model, inputs, at, kept, number) if is_base else _answer_states(model, inputs, at)
+            before = None
             if with_kl:
                 with model.disable_adapter():
-                    kl += kl_sum(_base_logits(model, inputs, at, kept, number), tuned).item()
+                    before = _base_states(model, inputs, at, kept, number)
+            for tile, wanted in enumerate(labels[at].split(TILE)):
+                tuned = _logits_of(model, states, tile)
+                loss += functional.cross_entropy(tuned, wanted, reduction="sum").item()
+                if before is not None:
+                    kl += kl_sum(_logits_of(model, before, tile), tuned).item()
+            tokens += int(at.sum())
     finally:
         model.train(was_training)
     if not tokens:
@@ -135,8 +142,16 @@ def answer_logprobs(model: Any, examples: Sequence[Example], pad: int, batch: in
         inputs = {key: value.to(model.device) for key, value in collate([examples[i] for i in numbers], pad).items()}
         labels = inputs["labels"][:, 1:]
         at = labels != -100
-        table = functional.log_softmax(_answer_logits(model, inputs, at), -1)
-        told = iter(table.gather(1, labels[at][:, None])[:, 0].tolist())
+        states = _answer_states(model, inputs, at)
+        told = iter(
+            [
+                one
+                for tile, wanted in enumerate(labels[at].split(TILE))
+                for one in functional.log_softmax(_logits_of(model, states, tile), -1)
+                .gather(1, wanted[:, None])[:, 0]
+                .tolist()
+            ]
+        )
         for i, count in zip(numbers, at.sum(dim=1).tolist(), strict=True):
             found[i] = [next(told) for _ in range(count)]
     return [found[i] for i in range(len(examples))]
@@ -160,21 +175,27 @@ def base_of(model: Any) -> AbstractContextManager[Any]:
     return context
 
 
-def _base_logits(model: Any, inputs: dict[str, Tensor], at: Tensor, kept: list[Tensor] | None, number: int) -> Tensor:
-    """Of a model that is its base just now: the logits at the answers of batch `number`."""
+def _base_states(model: Any, inputs: dict[str, Tensor], at: Tensor, kept: list[Tensor] | None, number: int) -> Tensor:
+    """Of a model that is its base just now: `_answer_states` of batch `number`, from `kept` where they are there."""
     if kept is None or is_sharded():  # a sharded model's head cannot be called alone
-        return _answer_logits(model, inputs, at)
+        return _answer_states(model, inputs, at)
     if number == len(kept):
-        kept.append(hidden_states(model, inputs["input_ids"], inputs["attention_mask"])[:, :-1][at].cpu())
-    return head_logits(causal_model(model), kept[number].to(model.device))
+        kept.append(_answer_states(model, inputs, at).cpu())
+    return kept[number].to(model.device)
 
 
-def _answer_logits(model: Any, inputs: dict[str, Tensor], at: Tensor) -> Tensor:
-    if is_sharded():  # the parts of a sharded model cannot be called one by one
+def _answer_states(model: Any, inputs: dict[str, Tensor], at: Tensor) -> Tensor:
+    """Hidden states [positions, width] from which the answers are predicted; of a sharded model its logits already."""
+    if is_sharded():  # its parts cannot be called one by one
         whole: Tensor = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
-        return whole[:, :-1][at].float()
-    hidden = hidden_states(model, inputs["input_ids"], inputs["attention_mask"])[:, :-1]
-    return head_logits(causal_model(model), hidden[at])
+        return whole[:, :-1][at]
+    return hidden_states(model, inputs["input_ids"], inputs["attention_mask"])[:, :-1][at]
+
+
+def _logits_of(model: Any, states: Tensor, tile: int) -> Tensor:
+    """Logits in float32 of one tile of positions: a row takes as many numbers as the vocabulary has tokens."""
+    some = states[tile * TILE : (tile + 1) * TILE]
+    return some.float() if is_sharded() else head_logits(causal_model(model), some)
 
 
 def _batches(examples: Sequence[Example], size: int) -> Iterator[list[Example]]:

@@ -23,6 +23,7 @@ CONTEXT_BYTES = {
 FRAGMENTS = 0.05  # of what is allocated anew at every step, lost between blocks of the allocator
 OWN_ANSWER_TOKENS = 256  # see train/rehearsal.py; the base's answers are not there yet when this is asked
 EVALUATED = 4  # evaluations take so many micro-batches at once, see train/trainer.py
+EVALUATED_TILE = 256  # positions whose logits an evaluation holds at once, see train/guards.py
 TILE = (4096, 32768)  # TRL computes the loss in tiles of at most so many tokens and entries of the vocabulary
 
 
@@ -212,6 +213,6 @@ def _head_bytes(shape: Shape, recipe: Recipe, lengths: Lengths, device: str) -> 
     scored = answers if device == "cuda" else micro * lengths.longest
     tile = min(scored, TILE[0]) * min(shape.vocabulary, TILE[1]) * (number + 4)
     # of both models logits and log-probabilities in float32, and on the way back the gradient of the tuned one's
-    kl = micro * lengths.kl_answer * shape.vocabulary * (number + 5 * 4)
-    evaluation = EVALUATED * answers * shape.vocabulary * (plain + 2 * 4)
+    kl = micro * lengths.kl_answer * shape.vocabulary * (number + 7 * 4)
+    evaluation = min(EVALUATED * answers, EVALUATED_TILE) * shape.vocabulary * (plain + 7 * 4)
     return float(max(tile + kl, evaluation))

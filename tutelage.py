@@ -100,7 +100,8 @@ class Root(LazyGroup):
         except TutelageError as error:
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:
-            click.echo("Interrupted. What was finished is kept; the same command goes on from there.", err=True)
+            said = "Interrupted. What was finished is kept; the same command goes on from there (train run: --resume)."
+            click.echo(said, err=True)
             raise SystemExit(130) from None
         except OSError as error:
             if error.filename is None or isinstance(error, BrokenPipeError):
@@ -125,7 +126,8 @@ def main(ctx: click.Context, directory: Path) -> None:
     RAG log --curate--> release --train--> run --eval--> report (GO / NO-GO / INCONCLUSIVE)
 
     \b
-    Exit codes: 0 done or GO, 1 an error, 2 wrong usage, 3 findings or NO-GO, 4 INCONCLUSIVE.
+    Exit codes: 0 done or GO, 1 an error, 2 wrong usage, 3 findings or NO-GO, 4 INCONCLUSIVE,
+    130 interrupted.
 
     \b
     Example:

@@ -23,6 +23,7 @@ from curate.pointer import same_json as same_json
 from curate.schema import Violation as Violation
 from curate.schema import compile_schema as compile_schema
 from curate.schema import read_schema, violations_of
+from curate.strict_yaml import Loader
 
 
 class _Written(BaseModel):
@@ -253,7 +254,7 @@ def load_behaviour(path: Path) -> Behaviour:
 
 def _read_yaml(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)  # a SafeLoader
     except FileNotFoundError:
         raise BehaviourError("there is no such file", where=str(path), fix="tutelage init DIR makes one") from None
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:  # 2024-02-30 is a ValueError

@@ -182,7 +182,7 @@ def _follow(
                 continue
             found = set().union(*(owners[key] for key in member.keys if key in owners))
             if len(found) > 1:
-                ties = sorted({_spoken(key) for key in member.keys if key in owners})
+                ties = sorted({spoken(key) for key in member.keys if key in owners})
                 excluded[member.id] = f"it would tie {' and '.join(sorted(found))} together, by {', '.join(ties)}"
                 continue
             splits[member.id] = next(iter(found))
@@ -194,7 +194,8 @@ def _follow(
     return [m for m in members if m.id not in splits and m.id not in excluded], excluded
 
 
-def _spoken(key: str) -> str:
+def spoken(key: str) -> str:
+    """What ties two pairs, in words."""
     kind, _, name = key.partition(":")
     if kind in ("text", "same"):
         return {"text": "the text of a passage", "same": "the same question over the same passages"}[kind]

@@ -57,6 +57,9 @@ def evaluate(workspace: Workspace, request: Request) -> tuple[Path, dict[str, An
     asked = choose_pairs(release, subject.run, request.limit)
     directory = workspace.reports / report_name(subject, release, request.name)
     setting = Setting(subject, release, asked, held_out_items(subject, request.limit), request, directory)
+    if request.constrained and not setting.behaviour.is_json:
+        what = "--constrained binds outputs to a JSON Schema, and the outputs of this behaviour are text"
+        raise WorkspaceError(what, fix="leave --constrained out")
     with open_report(directory, setting.inputs()) as inputs:
         tasks = find_tasks(setting)
         answers = answer_everything(setting) | answer_tasks(setting, tasks)

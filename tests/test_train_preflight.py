@@ -237,12 +237,71 @@ def test_a_tokenizer_larger_than_the_embedding() -> None:
     assert rules(prepared(vocabulary=100)) == {"tokenizer-embedding-size"}
 
 
-def test_empty_splits() -> None:
-    found = check_sizes(shared.make_tokenizer(), 320, 0, 0)
+@pytest.mark.parametrize("dropped", [False, True])
+def test_empty_splits(dropped: bool) -> None:
+    if dropped:
+        made = prepared(recipe={"training": {"max_length": 8}, "length": {"over": "drop"}})
+    else:
+        made = prepared([], validation=[])
+        made.splits["validation"].clear()
+    found = check_sizes(made)
     assert [(one.rule, one.level, one.where) for one in found] == [
         ("no-pairs", "error", "train"),
         ("no-pairs", "warning", "validation"),
     ]
+    assert ("all 8 pairs of the train split are longer" in found[0].message) == dropped
+
+
+def test_the_share_of_unanswerable_pairs_is_that_of_what_is_left() -> None:
+    pairs = [pair(i) for i in range(8)]
+    long = [one for one in pairs if not BEHAVIOUR.is_answerable(one)]
+    assert long
+    padded = [
+        one.model_copy(update={"passages": (Passage(id="p1", text="x " * 400), *one.passages[1:])})
+        if one in long
+        else one
+        for one in pairs
+    ]
+    made = prepared(padded, recipe={"training": {"max_length": 600}, "length": {"over": "drop"}})
+    assert {row.id for row in made.over_length} == {one.id for one in long}
+    assert "unanswerable-share" in rules(made)
+
+
+def test_rows_longer_than_the_base_was_made_for() -> None:
+    found = [one for one in preflight(prepared(context=100)) if one.rule == "context-length"]
+    assert len(found) == 12
+    assert all("made for 100 at most" in one.message for one in found)
+    over = preflight(prepared(context=100, recipe={"training": {"max_length": 90}}))
+    assert all("raise training.max_length" not in one.fix for one in over if one.rule == "over-length")
+    assert not any(one.rule == "context-length" for one in over)
+
+
+def test_one_pair_that_the_template_refuses_is_named() -> None:
+    strict = "{%- if messages[1] is defined and messages[0]['role'] == messages[1]['role'] -%}"
+    strict += "{{ raise_exception('roles must alternate') }}{%- endif -%}"
+    twice = [{"role": "user", "content": "a"}]
+    made = prepared([*(pair(i) for i in range(7)), pair(7, history=twice)], template=strict + CHATML)
+    assert [(one.rule, one.pair) for one in preflight(made) if one.level == "error"] == [("template-refuses", "p7")]
+
+
+@pytest.mark.parametrize(
+    ("item", "says"),
+    [
+        (Item(id="bad", prompt="A <|im_end|> B"), "stands in it"),
+        (Item(id="bad", prompt="pillow " * 1000), "more than training.max_length"),
+    ],
+)
+def test_rehearsal_items_are_looked_at_one_by_one(item: Item, says: str) -> None:
+    prompts = [Item(id=f"r{i}", prompt=f"Say {i}.") for i in range(9)]
+    found = [one for one in preflight(prepared(prompts=[*prompts, item])) if one.level == "error"]
+    assert [(one.rule, one.pair) for one in found] == [("rehearsal-prompts", "bad")]
+    assert says in found[0].message
+
+
+def test_rehearsal_answers_of_a_file_are_rendered() -> None:
+    prompts = [Item(id=f"r{i}", prompt=f"Say {i}.", answer="one<|im_end|>two" if i == 3 else "one") for i in range(9)]
+    made = prepared(prompts=prompts, recipe={"guards": {"rehearsal": {"source": "general.jsonl"}}})
+    assert [(one.rule, one.pair) for one in preflight(made) if one.level == "error"] == [("rehearsal-prompts", "r3")]
 
 
 def test_rehearsal_prompts_that_are_held_out_or_too_few() -> None:

@@ -105,6 +105,12 @@ def test_all_faults_at_once_by_their_dotted_path(tmp_path: Path) -> None:
         ("base: {model: ./nowhere}", "no config.json"),
         ("base: {model: 'a b/c d'}", "neither a directory nor a name"),
         ("base: {model: a/b}\nquantization: {bits: 8}", "quantization.bits"),
+        ("base: {model: a/b}\ntraining: {learning_rate: .inf}", "training.learning_rate"),
+        ("base: {model: a/b}\ntraining: {epochs: .inf}", "training.epochs"),
+        ("base: {model: a/b}\nguards: {kl_to_base: {weight: .inf}}", "guards.kl_to_base.weight"),
+        ("base: {model: a/b}\ntraining: {seed: 4294967296}", "training.seed"),
+        ("base: {model: a/b}\nlora: {targets: '*_proj'}", "is no regular expression"),
+        ("base: {model: a/b}\ntraining: {epochs: 1}\ntraining: {batch: 4}", "the key 'training' stands twice"),
     ],
 )
 def test_faults(tmp_path: Path, text: str, place: str) -> None:

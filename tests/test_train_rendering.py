@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +106,24 @@ def test_contract_says_what_a_server_must_do() -> None:
     assert said["example"]["prompt"] == render_prompt(tokenizer, ASK)
     other = contract(shared.make_tokenizer(CHATML + " "), STOP, ASK)
     assert other["template_sha256"] != said["template_sha256"]
+
+
+def test_letters_that_the_tokenizer_writes_anew_are_the_same_letters() -> None:
+    from tokenizers import normalizers
+
+    tokenizer = shared.make_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    row = render_pair(tokenizer, ASK, "cafe\u0301 \u2126", STOP, "p1")
+    assert row.faults == ()
+    assert "caf\u00e9" in tokenizer.decode(row.ids[row.prompt_tokens :])
+
+
+def test_of_several_templates_the_default_is_taken(tiny_base: Path, tmp_path: Path) -> None:
+    from train.model import load_tokenizer
+    from train.recipe import Base
+
+    tokenizer = shared.make_tokenizer()
+    tokenizer.chat_template = {"default": CHATML, "tool_use": "{{ raise_exception('tools') }}"}
+    base = Path(shutil.copytree(tiny_base, tmp_path / "base"))
+    tokenizer.save_pretrained(str(base))
+    assert "tools" not in load_tokenizer(Base(model=str(base))).chat_template

@@ -18,9 +18,10 @@ import yaml
 from click.testing import CliRunner
 
 from curate.errors import TrainingError, TutelageError, WorkspaceError
-from curate.manifest import hash_files, read_manifest
+from curate.manifest import Input, hash_files, read_manifest, write_manifest
 from curate.pairs import Pair, write_pairs
 from curate.release import Options, make_release
+from curate.verify import verify
 from curate.workspace import Workspace
 from train.run import load_run
 from train.training import Refused, Request, train
@@ -286,11 +287,79 @@ def test_an_unfinished_run_is_resumed_only_as_it_was(
     with pytest.raises(TrainingError, match="recipe"):
         train(place, Request(place.recipe, resume=True))
     write_recipe(place.root)
+    items = (place.root / "general.jsonl").read_text()
+    (place.root / "general.jsonl").write_text(items.replace("+1", "+ 1"))
+    with pytest.raises(TrainingError, match="rehearsal-answers"):
+        train(place, Request(place.recipe, resume=True))
+    (place.root / "general.jsonl").write_text(items)
     done = train(place, Request(place.recipe, resume=True))
     assert adapter(done.directory) == adapter(run.directory)
     steps = [one["step"] for one in events(done.directory) if one["event"] == "step"]
     assert steps == list(range(1, len(steps) + 1))
     assert not (done.directory / "checkpoints").exists()
+
+
+def test_the_recipe_may_be_edited_while_it_trains(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import train.gathering as gathering
+
+    place = make_workspace(tmp_path / "ws", tiny_base, adapter_scale=None)
+    written, gather = place.recipe.read_bytes(), gathering.gather
+
+    def edited(*arguments: Any) -> Any:
+        place.recipe.write_text("for: the next run")
+        return gather(*arguments)
+
+    monkeypatch.setattr(gathering, "gather", edited)
+    run = train(place, Request(place.recipe))
+    assert (run.directory / "recipe.yaml").read_bytes() == written
+    assert [one for one in verify(run.directory, place.root).findings if one.rule == "input-changed"] == []
+    general = place.root / "general.jsonl"
+    general.write_text(general.read_text().replace("+1", "+ 1"))
+    assert {Path(one.where).name for one in verify(run.directory, place.root).findings} == {"general.jsonl"}
+
+
+def test_a_run_that_came_to_nothing_leaves_no_log_to_the_next_of_its_name(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = make_workspace(tmp_path / "ws", tiny_base, adapter_scale=None)
+    with monkeypatch.context() as patch:
+        pretend(patch, 0.5, 60.0)
+        with pytest.raises(TrainingError, match="the budget"):
+            train(place, Request(place.recipe, name="one"))
+    write_recipe(place.root, adapter_scale=None, rehearsal={"source": "general.jsonl", "share": 0.4})
+    run = train(place, Request(place.recipe, name="one"))
+    start = events(run.directory)[0]
+    assert (start["event"], start["rehearsal"]) == ("start", round(start["pairs"] * 0.4 / 0.6))
+
+
+def test_an_interrupted_run_says_how_it_goes_on(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import train.gathering as gathering
+
+    def stop(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gathering, "gather", stop)
+    place = make_workspace(tmp_path / "ws", tiny_base)
+    with pytest.raises(KeyboardInterrupt):
+        train(place, Request(place.recipe, name="one"))
+    assert "--resume --name one" in capsys.readouterr().err
+
+
+def test_a_base_on_a_hub_is_held_to_the_commit_that_was_trained_on(finished: Any, tmp_path: Path) -> None:
+    _, run = finished
+    copy = tmp_path / "runs/copy"
+    shutil.copytree(run.directory, copy)
+    manifest = read_manifest(copy, "run")
+    details = {**manifest.details, "recipe": {**manifest.details["recipe"], "base": {"model": "owner/model"}}}
+    inputs = {**manifest.inputs, "base": Input(path=f"owner/model@{'a' * 40}", sha256="0" * 64)}
+    write_manifest(copy, "run", "copy", inputs, details)
+    assert load_run(copy).recipe.base.revision == "a" * 40
+    write_manifest(copy, "run", "copy", {**inputs, "base": Input(path="owner/model@main", sha256="0" * 64)}, details)
+    assert load_run(copy).recipe.base.revision is None
 
 
 def test_rehearsal_by_the_base_itself_is_made_once(

@@ -40,7 +40,7 @@ def check(
     """
     from curate.findings import document
     from curate.release import load_release
-    from train.fitting import GIB, check_memory, fit_of
+    from train.fitting import GIB, check_memory, check_targets, fit_of
     from train.preflight import length_statistics, preflight
     from train.preparation import prepare
     from train.recipe import load_recipe
@@ -53,7 +53,7 @@ def check(
         _show(prepared, show, as_json)
         return
     fit = fit_of(prepared, int(gpu_memory * GIB) if gpu_memory else None)
-    findings = [*preflight(prepared), *check_memory(fit)]
+    findings = [*preflight(prepared), *check_targets(prepared.recipe), *check_memory(fit)]
     lengths = {"train": length_statistics(prepared.train), "validation": length_statistics(prepared.validation)}
     result = {
         "release": found.manifest.name,

@@ -113,18 +113,24 @@ def compared_rows(run: Run, tokenizer: Any) -> list[Rendered]:
 
 
 def find_threshold(workspace: Workspace, run: Run) -> tuple[Path, dict[str, Any]] | None:
-    """The abstention threshold of the newest report on this run that has one, and that report's directory."""
+    """The abstention threshold of the newest whole report on this run that has one, and that report's directory.
+
+    `confidence` says which number it is to be held against.
+    """
     made = sorted(workspace.reports.glob(f"*/{NAME}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     for directory in (path.parent for path in made if not path.parent.name.startswith(".")):
         manifest = read_manifest(directory, "report")
         judged = manifest.inputs.get("run")
         if not judged or judged.sha256 != run.manifest.sha256:
             continue
-        found = (read_json(directory / "scores.json").get("calibration") or {}).get("threshold") or {}
-        if found.get("value") is not None:
+        scores = read_json(directory / "scores.json")
+        found = (scores.get("calibration") or {}).get("threshold") or {}
+        sources = scores.get("sources") or {}
+        if found.get("value") is not None and not sources.get("partial"):
             meaning = "answer where the confidence is at least `value`, abstain otherwise"
+            facts = dict(sources.get("facts") or ())
             named = {"report": directory.name, "report_sha256": manifest.sha256}
-            return directory, {"meaning": meaning, **found, **named}
+            return directory, {"meaning": meaning, "confidence": facts.get("Confidence"), **found, **named}
     return None
 
 

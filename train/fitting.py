@@ -9,7 +9,17 @@ from typing import Any
 
 from curate.errors import TrainingError
 from curate.findings import Finding
-from train.memory import Estimate, Lengths, Shape, estimate, is_checkpointing, lengths_of, shape_of
+from train.memory import (
+    Estimate,
+    Lengths,
+    Shape,
+    estimate,
+    is_checkpointing,
+    lengths_of,
+    linear_names,
+    shape_of,
+    unknown_targets,
+)
 from train.recipe import Recipe
 
 NEAR = 0.9  # of the device's memory: the estimate is no measurement, and others may use the device too
@@ -96,6 +106,24 @@ def check_memory(fit: Fit) -> list[Finding]:
             message=message,
             fix=what_fits(fit, int(NEAR * have)),
         )
+    ]
+
+
+def check_targets(recipe: Recipe) -> list[Finding]:
+    """Rule `lora-targets`: an entry that names no linear layer of the base would silently train nothing."""
+    from train.model import load_config
+
+    names = linear_names(load_config(recipe.base))
+    known = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
+    return [
+        Finding(
+            rule="lora-targets",
+            level="error",
+            where="lora.targets",
+            message=f"{one!r} names no linear layer of the base (its head takes no adapter)",
+            fix=f"name some of: {known}; or all-linear",
+        )
+        for one in unknown_targets(names, recipe.lora.targets)
     ]
 
 

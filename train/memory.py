@@ -9,7 +9,7 @@ its scores (Dao et al. 2022, arXiv:2205.14135) and for frozen weights, whose inp
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,13 +71,29 @@ class Estimate:
         return sum(self.parts.values())
 
 
-def shape_of(config: Any, lora: Lora) -> Shape:
-    """Count a base by building it without weights (accelerate's `init_empty_weights`: tensors of no storage)."""
+def unknown_targets(names: Sequence[str], targets: str | tuple[str, ...]) -> list[str]:
+    """The entries of `lora.targets` that match none of these names of linear layers."""
+    each = [targets] if isinstance(targets, str) else [(one,) for one in targets]
+    return [one if isinstance(one, str) else one[0] for one in each if not any(_is_target(name, one) for name in names)]
+
+
+def build_empty(config: Any) -> Any:
+    """The base without weights (accelerate's `init_empty_weights`: tensors of no storage)."""
     from accelerate import init_empty_weights
     from transformers import AutoModelForCausalLM
 
     with init_empty_weights(include_buffers=True):
-        model = AutoModelForCausalLM.from_config(config)
+        return AutoModelForCausalLM.from_config(config)
+
+
+def linear_names(config: Any) -> list[str]:
+    """Names of the layers that an adapter can go on: linear, and not the head."""
+    return [name for name, _ in _quantised(build_empty(config))]
+
+
+def shape_of(config: Any, lora: Lora) -> Shape:
+    """Count a base by building it without weights."""
+    model = build_empty(config)
     linears = dict(_quantised(model))
     sizes = {id(one): one.numel() for one in model.parameters()}  # tied weights count once
     adapted = {name: one for name, one in linears.items() if _is_target(name, lora.targets)}

@@ -77,6 +77,8 @@ def load_tokenizer(base: Base) -> Any:
 
     with _hub_errors(base):
         tokenizer = AutoTokenizer.from_pretrained(base.model, **_origin(base))
+    if isinstance(tokenizer.chat_template, dict):  # some bases have one for tools beside the plain one
+        tokenizer.chat_template = tokenizer.chat_template.get("default")
     if not tokenizer.chat_template:
         raise TrainingError(
             "the base has no chat template, so there is no saying how a conversation is written for it",
@@ -165,9 +167,9 @@ def attach_lora(model: Any, lora: Lora, seed: int) -> Any:
     try:
         tuned = get_peft_model(model, config)
     except ValueError as error:
-        names = sorted(
-            {name.rpartition(".")[2] for name, one in model.named_modules() if "Linear" in type(one).__name__}
-        )
+        head = model.get_output_embeddings()
+        linear = (name for name, one in model.named_modules() if "Linear" in type(one).__name__ and one is not head)
+        names = sorted({name.rpartition(".")[2] for name in linear})
         raise TrainingError(f"lora.targets: {error}", fix=f"name some of: {', '.join(names)}") from error
     adapter_to_float32(tuned)
     return tuned

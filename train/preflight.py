@@ -10,10 +10,10 @@ from curate.checks import check_pairs, texts_of
 from curate.duplicates import near_duplicate_pairs
 from curate.findings import Finding, Level
 from curate.pairs import Pair
-from curate.splits import tie
+from curate.splits import spoken, tie
 from train.preparation import Prepared
 from train.rehearsal import rehearsal_count
-from train.rendering import Rendered, follows_the_date
+from train.rendering import Rendered, follows_the_date, render_pairs
 
 FIXES = {
     "no-loss-tokens": "want an output that says something, or drop the pair",
@@ -23,11 +23,14 @@ FIXES = {
     "prompt-mismatch": "use a base whose template writes the same prompt with and without an answer after it; a "
     "thinking model's template often does not: tell it not to think (base.template_arguments), or take the plain "
     "instruct model",
+    "template-refuses": "most templates want user and assistant in turn, the user first: change the pair's history, or "
+    "the behaviour's prompt",
     "template-date": "fix the date in the template: base.template_arguments: {date_string: 26 Jul 2024} does for "
     "Llama; else write it into a copy of the base's chat_template.jinja",
     "control-token": "take the token out of the text, or write it otherwise",
 }
 ANYWHERE = 10**9  # characters; length is judged here in tokens, exactly
+REFUSED = ("template-refuses",)  # of a prompt without its answer only this can be told
 CURATE_WARNINGS = ("contradiction",)  # of curate's warnings only these decide what is learned
 
 
@@ -37,32 +40,39 @@ def preflight(prepared: Prepared) -> list[Finding]:
     rows = [("train", one) for one in prepared.train] + [("validation", one) for one in prepared.validation]
     guard = recipe.guards.unanswerable_share
     return [
-        *check_sizes(prepared.tokenizer, prepared.vocabulary, len(splits["train"]), len(splits["validation"])),
+        *check_sizes(prepared),
         *check_date(prepared),
         *[finding for split, row in rows for finding in check_row(row, split)],
         *check_collated(prepared.train, prepared.stop, pad_of(prepared.tokenizer)),
-        *[finding for split, row in rows for finding in check_length(row, split, recipe)],
+        *[finding for split, row in rows for finding in check_length(row, split, prepared)],
         *check_tokens([*splits["train"], *splits["validation"]], prepared.tokenizer),
         *check_curated([*splits["train"], *splits["validation"]], prepared),
         *check_leaks(prepared),
-        *(check_share(splits["train"], prepared, guard.at_least) if guard else []),
+        *(check_share(prepared.kept_pairs("train"), prepared, guard.at_least) if guard else []),
         *check_general(prepared),
     ]
 
 
-def check_sizes(tokenizer: Any, vocabulary: int, train: int, validation: int) -> list[Finding]:
-    """Rules `tokenizer-embedding-size` and `no-pairs`."""
+def check_sizes(prepared: Prepared) -> list[Finding]:
+    """Rules `tokenizer-embedding-size` and `no-pairs`; pairs that are dropped for their length do not count."""
     found = []
-    if len(tokenizer) > vocabulary:
-        message = f"the tokenizer has {len(tokenizer):,} tokens, the base's embedding {vocabulary:,} rows"
+    tokens, rows = len(prepared.tokenizer), prepared.vocabulary
+    if tokens > rows:
+        message = f"the tokenizer has {tokens:,} tokens, the base's embedding {rows:,} rows"
         fix = "use the tokenizer the base came with; tokens that were added to it have no embedding"
         found.append(_finding("tokenizer-embedding-size", "error", None, "base.model", message, fix))
-    if not train:
-        fix = "tutelage curate release, with more pairs"
-        found.append(_finding("no-pairs", "error", None, "train", "the train split is empty", fix))
-    if not validation:
-        message = "the validation split is empty: no loss on it is watched, and the adapter's scale sees no task"
-        found.append(_finding("no-pairs", "warning", None, "validation", message, "release with a validation share"))
+    without: tuple[tuple[str, Level, str], ...] = (
+        ("train", "error", "there is nothing to train on"),
+        ("validation", "warning", "no loss on it is watched, and the adapter's scale sees no task"),
+    )
+    for split, level, so in without:
+        if prepared.kept_pairs(split):
+            continue
+        dropped = len(prepared.splits[split])
+        what = f"all {dropped:,} pairs of the {split} split are longer than training.max_length" if dropped else ""
+        fix = "raise training.max_length, or shorten the passages" if dropped else "release with more pairs"
+        message = f"{what or f'the {split} split is empty'}: {so}"
+        found.append(_finding("no-pairs", level, None, split, message, fix))
     return found
 
 
@@ -115,27 +125,30 @@ def _label_findings(row: Rendered, learned: list[int], labels: list[int], stop: 
     return found
 
 
-def check_length(row: Rendered, split: str, recipe: Any) -> list[Finding]:
-    """Rule `over-length`: each row that is too long is named, whether that is an error or it is dropped."""
-    most = recipe.training.max_length
-    if len(row.ids) <= most:
-        return []
-    drop = recipe.length.over == "drop"
-    message = f"{len(row.ids):,} tokens, {len(row.ids) - most:,} more than training.max_length" + (
-        "; dropped" if drop else ""
-    )
-    fix = "raise training.max_length, shorten the passages, or set length.over: drop; nothing is ever cut"
-    return [_finding("over-length", "warning" if drop else "error", row.id, split, message, fix)]
+def check_length(row: Rendered, split: str, prepared: Prepared) -> list[Finding]:
+    """Rules `over-length` and `context-length`: each row that is too long is named, an error or dropped."""
+    recipe, context, tokens = prepared.recipe, prepared.context, len(row.ids)
+    most, beyond = recipe.training.max_length, context is not None and len(row.ids) > context
+    if tokens > most:
+        drop = recipe.length.over == "drop"
+        message = f"{tokens:,} tokens, {tokens - most:,} more than training.max_length" + ("; dropped" if drop else "")
+        raised = "" if beyond else "raise training.max_length, "
+        fix = f"{raised}shorten the passages, or set length.over: drop; nothing is ever cut"
+        return [_finding("over-length", "warning" if drop else "error", row.id, split, message, fix)]
+    if beyond:
+        message = f"{tokens:,} tokens; the base was made for {context:,} at most"
+        fix = f"set training.max_length: {context} with length.over: drop, shorten the passages, or take another base"
+        return [_finding("context-length", "error", row.id, split, message, fix)]
+    return []
 
 
 def check_tokens(pairs: Sequence[Pair], tokenizer: Any) -> list[Finding]:
     """Rule `control-token`: a special token of this tokenizer inside a text becomes that token, not its letters."""
-    special = {str(token) for token in tokenizer.all_special_tokens}
-    special |= {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    special = special_tokens(tokenizer)
     found = []
     for pair in pairs:
         for where, text in texts_of(pair):
-            for token in sorted(one for one in special if one and one in text):
+            for token in sorted(one for one in special if one in text):
                 message = f"{token} is a control token of the base's tokenizer"
                 found.append(_finding("control-token", "error", pair.id, where, message, FIXES["control-token"]))
     return found
@@ -168,8 +181,8 @@ def check_leaks(prepared: Prepared) -> list[Finding]:
         if _asked(pair) in asked:
             message, rule = f"this pair of the {name} split stands in the train split too", "test-split-in-training"
         else:
-            message, rule = f"shared with the train split: {', '.join(shared[:3])}", "leak"
-        fix = "release anew with tutelage curate release; its splits share no document and no near-duplicate"
+            message, rule = f"shared with the train split: {', '.join(map(spoken, shared[:3]))}", "leak"
+        fix = "release anew with tutelage curate release --fresh; its splits share no document and no near-duplicate"
         found.append(_finding(rule, "error", pair.id, name, message, fix))
     return found
 
@@ -201,6 +214,7 @@ def check_general(prepared: Prepared) -> list[Finding]:
     rehearsal = prepared.recipe.guards.rehearsal
     if not rehearsal:
         return found
+    found += check_rehearsal(prepared)
     held = {item.key() for item in prepared.retention}
     keys = {item.key() for item in prepared.prompts}
     if keys & held:
@@ -214,6 +228,35 @@ def check_general(prepared: Prepared) -> list[Finding]:
         fix = "name more prompts at guards.rehearsal.prompts, or lower guards.rehearsal.share"
         found.append(_finding("rehearsal-prompts", level, None, "rehearsal", message, fix))
     return found
+
+
+def check_rehearsal(prepared: Prepared) -> list[Finding]:
+    """Rule `rehearsal-prompts` on each item: a control token in it, too many tokens, an answer that cannot be learned.
+
+    What the base will answer by itself is not there yet; then the prompts alone are looked at.
+    """
+    written = prepared.recipe.guards.rehearsal and prepared.recipe.guards.rehearsal.source != "self"
+    items = [(one.id, one.messages(), str(one.answer) if written else "") for one in prepared.prompts]
+    most, special = prepared.recipe.training.max_length, special_tokens(prepared.tokenizer)
+    found = []
+    for (name, messages, answer), row in zip(
+        items, render_pairs(prepared.tokenizer, items, prepared.stop), strict=True
+    ):
+        faults = [f"{fault.rule}: {fault.message}" for fault in row.faults if written or fault.rule in REFUSED]
+        texts = [*(message["content"] for message in messages), answer]
+        faults += [f"{token} stands in it" for token in sorted(special) if any(token in text for text in texts)]
+        tokens = len(row.ids) if written else row.prompt_tokens
+        faults += [f"{tokens:,} tokens, more than training.max_length"] if tokens > most else []
+        fix = "mend the item, or take it out of the file"
+        found += [_finding("rehearsal-prompts", "error", name, "rehearsal", fault, fix) for fault in faults[:1]]
+    return found
+
+
+def special_tokens(tokenizer: Any) -> set[str]:
+    """The tokens that a text must not hold: they would be read as themselves, not as their letters."""
+    special = {str(token) for token in tokenizer.all_special_tokens}
+    special |= {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return {token for token in special if token}
 
 
 def length_statistics(rows: Sequence[Rendered]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class Prepared:
     retention_rows: list[Rendered]
     prompts: list[Item]  # for rehearsal
     vocabulary: int  # rows of the base's embedding
+    context: int | None = None  # the most tokens the base was made for; None where its configuration does not say
 
     @property
     def pairs(self) -> list[Pair]:
@@ -48,6 +49,11 @@ class Prepared:
         """The rows without those that are too long."""
         return [one for one in rows if len(one.ids) <= self.recipe.training.max_length]
 
+    def kept_pairs(self, split: str) -> list[Pair]:
+        """The pairs of train or validation whose rows are kept."""
+        long = {row.id for row in self.over_length}
+        return [pair for pair in self.splits[split] if pair.id not in long]
+
     def contract(self) -> dict[str, Any]:
         """The template contract, with the first training prompt as its example."""
         messages = self.behaviour.render(self.pairs[0]) if self.pairs else None
@@ -63,6 +69,7 @@ def prepare(recipe: Recipe, release: Release) -> Prepared:
     behaviour = release.behaviour
     splits = {split: release.pairs(split) for split in SPLITS}
     retention, prompts = retention_items(recipe), rehearsal_prompts(recipe)
+    text = load_config(recipe.base).get_text_config()
     return Prepared(
         recipe=recipe,
         behaviour=behaviour,
@@ -75,7 +82,8 @@ def prepare(recipe: Recipe, release: Release) -> Prepared:
         retention=retention,
         retention_rows=render_pairs(tokenizer, [(one.id, one.messages(), str(one.answer)) for one in retention], stop),
         prompts=prompts,
-        vocabulary=int(load_config(recipe.base).get_text_config().vocab_size),
+        vocabulary=int(text.vocab_size),
+        context=getattr(text, "max_position_embeddings", None),
     )
 
 

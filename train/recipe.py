@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from curate.errors import RecipeError
+from curate.strict_yaml import Loader
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(Loader):
     """YAML 1.1 reads the key `on` as true; here, as in YAML 1.2, only true and false are Booleans."""
 
 
@@ -28,7 +29,7 @@ _Loader.add_implicit_resolver(_BOOLEAN, re.compile(r"true|True|TRUE|false|False|
 
 
 class _Written(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
 
 class Base(_Written):
@@ -61,7 +62,18 @@ class Lora(_Written):
     rank: int = Field(default=16, ge=1, description="Rank of the update.")
     alpha: int = Field(default=32, ge=1, description="The update is scaled by alpha / rank.")
     dropout: float = Field(default=0.05, ge=0, lt=1, description="Dropout on the adapter's input.")
-    targets: str | tuple[str, ...] = Field(default="all-linear", description="all-linear, or names of modules.")
+    targets: str | tuple[str, ...] = Field(
+        default="all-linear", description="all-linear, a list of modules' names, or an expression for whole names."
+    )
+
+    @field_validator("targets")
+    @classmethod
+    def _compiles(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        try:
+            re.compile(value if isinstance(value, str) else "")
+        except re.error as error:
+            raise ValueError(f"{value!r} is no regular expression: {error}") from None
+        return value
 
 
 class Training(_Written):
@@ -80,7 +92,7 @@ class Training(_Written):
     gradient_checkpointing: bool | None = Field(default=None, description="null: on a GPU yes, on a CPU no.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: the GPU where there is one.")
     report_to: tuple[str, ...] = Field(default=(), description="Trackers of transformers, e.g. tensorboard; none.")
-    seed: int = Field(default=17, ge=0, description="Of initialisation, order, dropout and sampling.")
+    seed: int = Field(default=17, ge=0, lt=2**32, description="Of initialisation, order, dropout and sampling.")
 
     @model_validator(mode="after")
     def _agree(self) -> Training:
@@ -213,17 +225,44 @@ class Recipe(_Written):
 
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe; relative paths in it become absolute. Raises `RecipeError` with every fault there is."""
+    return recipe_of(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """A recipe's file as it is now. Raises `RecipeError`."""
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
+        return path.read_bytes()
     except FileNotFoundError:
         raise RecipeError("there is no such file", where=str(path), fix="tutelage init DIR makes one to edit") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except OSError as error:
+        raise RecipeError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def recipe_of(written: bytes, path: Path) -> Recipe:
+    """The recipe that a file of that path and content is; see `load_recipe`."""
+    try:
+        data = yaml.load(written.decode("utf-8-sig"), Loader=_Loader)  # a SafeLoader
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise RecipeError(f"cannot be read as YAML: {error}", where=str(path)) from error
     return parse_recipe(data, path.parent, str(path))
 
 
-def parse_recipe(data: Any, directory: Path, where: str) -> Recipe:
-    """A recipe from plain data whose relative paths start at `directory`; `where` names it in errors."""
+def named_files(recipe: Recipe) -> dict[str, Path]:
+    """Role -> each file of items that the recipe names."""
+    rehearsal, budget = recipe.guards.rehearsal, recipe.guards.retention_budget
+    named = {
+        "rehearsal-answers": rehearsal.source if rehearsal and rehearsal.source != "self" else None,
+        "rehearsal-prompts": rehearsal.prompts if rehearsal else None,
+        "retention-sets": budget.sets if budget else None,
+    }
+    return {role: Path(path) for role, path in named.items() if path}
+
+
+def parse_recipe(data: Any, directory: Path, where: str, finished: bool = False) -> Recipe:
+    """A recipe from plain data whose relative paths start at `directory`; `where` names it in errors.
+
+    Of a `finished` run the files of items that it was trained with need not be there any more.
+    """
     if not isinstance(data, dict):
         raise RecipeError("a recipe is a mapping of keys to values", where=where)
     try:
@@ -231,7 +270,7 @@ def parse_recipe(data: Any, directory: Path, where: str) -> Recipe:
     except ValidationError as error:
         raise RecipeError("\n  ".join(map(_fault, error.errors())), where=where) from None
     recipe = _map_paths(recipe, lambda path: os.path.abspath(directory / Path(path).expanduser()), directory)
-    faults = _missing(recipe)
+    faults = _base_faults(recipe.base) + ([] if finished else _missing(recipe))
     if faults:
         raise RecipeError("\n  ".join(faults), where=where)
     return recipe
@@ -272,21 +311,24 @@ def _map_paths(recipe: Recipe, change: Any, directory: Path) -> Recipe:
     return recipe.model_copy(update={"base": base, "guards": guards})
 
 
-def _missing(recipe: Recipe) -> list[str]:
-    """What the recipe names and is not there."""
+def _base_faults(base: Base) -> list[str]:
     faults = []
-    if recipe.base.is_directory:
-        if not (Path(recipe.base.model) / "config.json").is_file():
-            faults.append(f"base.model: {recipe.base.model} holds no model (it has no config.json)")
-        if recipe.base.revision:
+    if base.is_directory:
+        if not (Path(base.model) / "config.json").is_file():
+            faults.append(f"base.model: {base.model} holds no model (it has no config.json)")
+        if base.revision:
             faults.append("base.revision: a directory has no revisions; drop it")
-    elif not _HUB_ID.fullmatch(recipe.base.model):
-        faults.append(f"base.model: {recipe.base.model!r} is neither a directory nor a name such as owner/model")
-    rehearsal, budget = recipe.guards.rehearsal, recipe.guards.retention_budget
-    named = {
-        "guards.rehearsal.source": rehearsal.source if rehearsal and rehearsal.source != "self" else None,
-        "guards.rehearsal.prompts": rehearsal.prompts if rehearsal else None,
-        "guards.retention_budget.sets": budget.sets if budget else None,
-    }
-    faults += [f"{key}: there is no file {path}" for key, path in named.items() if path and not Path(path).is_file()]
+    elif not _HUB_ID.fullmatch(base.model):
+        faults.append(f"base.model: {base.model!r} is neither a directory nor a name such as owner/model")
     return faults
+
+
+def _missing(recipe: Recipe) -> list[str]:
+    """The files of items that the recipe names and that are not there."""
+    keys = {
+        "rehearsal-answers": "guards.rehearsal.source",
+        "rehearsal-prompts": "guards.rehearsal.prompts",
+        "retention-sets": "guards.retention_budget.sets",
+    }
+    missing = ((role, path) for role, path in named_files(recipe).items() if not path.is_file())
+    return [f"{keys[role]}: there is no file {path}" for role, path in missing]

@@ -72,16 +72,27 @@ def render_pairs(
 
     What the template writes after the stop token (ChatML: a line break) is left out: the model never gets that far.
     """
-    prompts = [render_prompt(tokenizer, messages) for _, messages, _ in items]
-    full = [
-        _apply(tokenizer, [*messages, {"role": "assistant", "content": answer}], add_generation_prompt=False)
-        for _, messages, answer in items
-    ]
+    told = [_told(tokenizer, messages, answer) for _, messages, answer in items]
+    refused = [one for one in told if isinstance(one, TrainingError)]
+    if refused and len(refused) == len(items):
+        raise refused[0]
+    prompts, full = (["" if isinstance(one, TrainingError) else one[i] for one in told] for i in (0, 1))
     prompt_ids, full_ids = encode(tokenizer, prompts), encode(tokenizer, full)
     return [
-        _rendered(tokenizer, item, text, (prompts[i], tuple(prompt_ids[i]), tuple(full_ids[i])), frozenset(stop))
-        for i, (item, text) in enumerate(zip(items, full, strict=True))
+        Rendered(item[0], "", item[2], (), 0, (Fault("template-refuses", one.what),))
+        if isinstance(one, TrainingError)
+        else _rendered(tokenizer, item, one[1], (one[0], tuple(prompt_ids[i]), tuple(full_ids[i])), frozenset(stop))
+        for i, (item, one) in enumerate(zip(items, told, strict=True))
     ]
+
+
+def _told(tokenizer: Any, messages: list[Message], answer: str) -> tuple[str, str] | TrainingError:
+    """(prompt, whole conversation) as the template writes them, or why it refuses these messages."""
+    try:
+        whole = [*messages, {"role": "assistant", "content": answer}]
+        return render_prompt(tokenizer, messages), _apply(tokenizer, whole, add_generation_prompt=False)
+    except TrainingError as error:
+        return error
 
 
 def _rendered(
@@ -109,12 +120,19 @@ def _rendered(
     if at == start and answer.strip():
         faults.append(Fault("no-loss-tokens", "nothing of the answer is left before the stop token"))
     learned = tokenizer.decode(list(ids[start:at]), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    if not faults and answer.strip().startswith(learned.strip()) and learned.strip() != answer.strip():
+    said, wanted = _normalised(tokenizer, learned), _normalised(tokenizer, answer)
+    if not faults and wanted.startswith(said) and said != wanted:
         faults.append(Fault("control-token", f"the answer itself holds the stop token, after {learned[-40:]!r}"))
-    elif not faults and learned.strip() != answer.strip():
+    elif not faults and said != wanted:
         message = f"the tokens that carry loss say {learned[:80]!r}, the answer is {answer[:80]!r}"
         faults.append(Fault("loss-on-prompt", message))
     return Rendered(name, prompt, answer, ids, start, tuple(faults), text)
+
+
+def _normalised(tokenizer: Any, text: str) -> str:
+    """A text as the tokenizer reads it: some write accented letters anew (NFC) before they look at them."""
+    normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
+    return str(normalizer.normalize_str(text.strip()) if normalizer else text).strip()
 
 
 def _prompt_fault(prompt: str, prompt_ids: tuple[int, ...], text: str, ids: tuple[int, ...], answer: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from curate.errors import WorkspaceError
 from curate.manifest import Manifest, read_manifest
 from train.recipe import Recipe, parse_recipe
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 ADAPTER, CHECKPOINTS, LOG, RETENTION, RECIPE = "adapter", "checkpoints", "log.jsonl", "retention.jsonl", "recipe.yaml"
 
 
@@ -74,8 +76,18 @@ def load_run(directory: Path) -> Run:
     for key in ("recipe", "contract", "scale"):
         if key not in manifest.details:
             raise WorkspaceError(f"details.{key} is missing", where=str(directory / "manifest.json"))
-    recipe = parse_recipe(manifest.details["recipe"], directory, f"{directory}/manifest.json, details.recipe")
-    return Run(directory, manifest, recipe)
+    recipe = parse_recipe(
+        manifest.details["recipe"], directory, f"{directory}/manifest.json, details.recipe", finished=True
+    )
+    return Run(directory, manifest, _pinned(recipe, manifest))
+
+
+def _pinned(recipe: Recipe, manifest: Manifest) -> Recipe:
+    """The recipe with a hub's base at the commit that was trained on: a branch may be another model by now."""
+    _, at, commit = manifest.inputs["base"].path.rpartition("@") if "base" in manifest.inputs else ("", "", "")
+    if recipe.base.is_directory or not at or not _COMMIT.fullmatch(commit):
+        return recipe
+    return recipe.model_copy(update={"base": recipe.base.model_copy(update={"revision": commit})})
 
 
 def check_contract(run: Run, tokenizer: Any) -> None:

@@ -15,7 +15,7 @@ from curate.files import read_json, write_json
 from curate.manifest import NAME, Input
 from curate.workspace import Workspace
 from train.processes import from_main
-from train.run import CHECKPOINTS
+from train.run import CHECKPOINTS, LOG
 
 BEGUN, OUTCOME = "begun.json", "outcome.json"  # both in checkpoints/: they go when the run is finished
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -46,6 +46,7 @@ def open_run(workspace: Workspace, name: str | None, resume: bool, inputs: dict[
                     directory, {role: Input.model_validate(one) for role, one in read_json(begun).items()}, inputs
                 )
             else:
+                (directory / LOG).unlink(missing_ok=True)  # of a run of that name that came to nothing
                 write_json(begun, {role: one.model_dump() for role, one in inputs.items()})
             yield Opened(directory, inputs)
     except Timeout:

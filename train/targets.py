@@ -146,18 +146,20 @@ def free_spans(behaviour: Behaviour, pair: Pair, answer: str) -> Iterator[tuple[
     if not behaviour.is_json:
         yield 0, len(answer)
         return
-    fixed = {passage.id for passage in pair.passages} | set(_enumerated(behaviour.schema_document))
+    ids = {passage.id for passage in pair.passages}
+    fixed = ids | set(_enumerated(behaviour.schema_document))
     for found in _JSON.finditer(answer):
         if found["number"]:
-            yield found.span()
+            if found["number"] not in ids and parse_json(found["number"]) not in fixed:
+                yield found.span()
         elif found["string"] and not found["key"] and parse_json(found["string"]) not in fixed:
             yield found.start("string") + 1, found.end("string") - 1
 
 
-def _enumerated(schema: Any) -> Iterator[str]:
-    """Every string that a schema lists under `enum` or `const`, wherever that stands."""
+def _enumerated(schema: Any) -> Iterator[str | float]:
+    """Every string and number that a schema lists under `enum` or `const`, wherever that stands."""
     if isinstance(schema, dict):
         listed = [*(schema.get("enum") or []), schema.get("const")] if isinstance(schema.get("enum", []), list) else []
-        yield from (one for one in listed if isinstance(one, str))
+        yield from (one for one in listed if isinstance(one, (str, int, float)) and not isinstance(one, bool))
     for inner in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
         yield from _enumerated(inner)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.console import say
 from curate.errors import TrainingError
-from curate.files import atomic_directory, read_json, sha256_file, write_json
+from curate.files import atomic_directory, read_json, sha256_file, write_bytes, write_json
 from curate.findings import Finding
 from curate.manifest import NAME, Input, hash_files, write_manifest
 from curate.pairs import Pair
@@ -25,7 +27,7 @@ from train.log import Log
 from train.order import total_steps
 from train.preparation import Prepared, prepare
 from train.processes import check_processes, count, from_main, is_main, is_sharded, join, share
-from train.recipe import Recipe, load_recipe, relative_document
+from train.recipe import Recipe, named_files, read_bytes, recipe_of, relative_document
 from train.rendering import render_prompt
 from train.run import ADAPTER, CHECKPOINTS, LOG, RECIPE, RETENTION, Run, load_run
 from train.state import OUTCOME, Opened, check_same, open_together
@@ -58,18 +60,19 @@ class Request:
 
 def train(workspace: Workspace, request: Request) -> Run:
     """Train, or go on training, and return the finished run. Raises `Refused` and the `TutelageError`s."""
-    from train.fitting import check_memory, fit_of
+    from train.fitting import check_memory, check_targets, fit_of
     from train.gathering import gather
     from train.model import choose_device, memory_errors
-    from train.preflight import preflight
+    from train.preflight import preflight, summary
     from train.scaling import check_scale
 
-    recipe = load_recipe(request.recipe)
+    written = read_bytes(request.recipe)  # once: the file may be edited for the next run while this one trains
+    recipe = recipe_of(written, request.recipe)
     check_processes(recipe)
     check_trackers(recipe.training.report_to)
     join(choose_device(recipe.training.device))
     release = load_release(workspace.find("release", request.release))
-    inputs = _inputs(workspace, request.recipe, recipe, release)
+    inputs = _inputs(workspace, written, recipe, release)
     finished = workspace.runs / request.name if request.name else None
     if request.resume and finished and (finished / NAME).is_file():
         done = load_run(finished)
@@ -79,20 +82,23 @@ def train(workspace: Workspace, request: Request) -> Run:
         return done
     prepared = prepare(recipe, release)
     fit = fit_of(prepared)
-    findings = [*preflight(prepared), *check_memory(fit)]
+    findings = [*preflight(prepared), *check_targets(recipe), *check_memory(fit)]
     if any(one.level == "error" for one in findings):
         raise Refused(findings)
-    with open_together(workspace, request.name, request.resume, inputs) as opened:
+    if findings and is_main():
+        say(summary(findings))
+    with open_together(workspace, request.name, request.resume, inputs) as opened, _how_to_go_on(opened):
+        from_main(lambda: write_bytes(opened.directory / RECIPE, written))
         write_beside_runs(workspace.root, opened.directory.name)
         log = Log(opened.directory / LOG)
         model, data, targets = gather(prepared, inputs["base"].sha256, workspace.root / ".cache")
         _begin_log(log, data, targets.report)
         with memory_errors("a training step", lambda: _when_memory_ran_out(fit, opened)):
             model, outcome = _train(model, prepared, data, opened, log)
-        scale = _scale(model, prepared, log)
+        scale = _scale(model, prepared, data, log)
         findings += check_scale(scale)
         told = {"training": outcome, **scale, "targets": targets.report, "findings": _counted(findings)}
-        from_main(lambda: _write(opened, request.recipe, prepared, model, told))
+        from_main(lambda: _write(opened, prepared, model, told))
     return load_run(opened.directory)
 
 
@@ -109,15 +115,30 @@ def _when_memory_ran_out(fit: Fit, opened: Opened) -> str:
     )
 
 
-def _inputs(workspace: Workspace, path: Path, recipe: Recipe, release: Release) -> dict[str, Input]:
+@contextmanager
+def _how_to_go_on(opened: Opened) -> Iterator[None]:
+    """Say, where training is interrupted, by which command it goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if is_main():
+            say(f"To go on with this run: the same command with --resume --name {opened.directory.name}")
+        raise
+
+
+def _inputs(workspace: Workspace, written: bytes, recipe: Recipe, release: Release) -> dict[str, Input]:
     """What the run is made from, as seen from a directory in `runs/`."""
     from train.model import base_input
 
     somewhere = workspace.runs / "any"
     return {
         "release": Input(path=_relative(release.directory, somewhere), sha256=release.manifest.sha256),
-        "recipe": Input(path=RECIPE, sha256=sha256_file(path)),  # the copy beside the manifest
+        "recipe": Input(path=RECIPE, sha256=hashlib.sha256(written).hexdigest()),  # the copy beside the manifest
         "base": base_input(recipe.base, somewhere),
+        **{
+            role: Input(path=_relative(path, somewhere), sha256=sha256_file(path))
+            for role, path in named_files(recipe).items()
+        },
     }
 
 
@@ -212,7 +233,7 @@ def rise_in_words(stopped: dict[str, Any]) -> str:
     return "is no number any more" if rise is None else f"rose by {rise:.3f} nats per token"
 
 
-def _scale(model: Any, prepared: Prepared, log: Log) -> dict[str, Any]:
+def _scale(model: Any, prepared: Prepared, data: Data, log: Log) -> dict[str, Any]:
     """Choose the adapter's scale; 1 where the guard is off."""
     from peft.helpers import rescale_adapter_scale
 
@@ -227,7 +248,9 @@ def _scale(model: Any, prepared: Prepared, log: Log) -> dict[str, Any]:
     pairs, prompts = _task_prompts(prepared, guard.pairs)
     items = sample_evenly(prepared.retention, guard.items)
     asked = [render_prompt(prepared.tokenizer, item.messages()) for item in items]
-    longest = max((len(one.ids) - one.prompt_tokens for one in (*prepared.train, *prepared.retention_rows)), default=64)
+    lengths = [len(one.ids) - one.prompt_tokens for one in data.train]
+    lengths += [len(row.ids) - row.prompt_tokens for row in (*prepared.validation, *prepared.retention_rows)]
+    longest = max(lengths, default=64)
     total = (len(prompts) + len(asked)) * (1 + len(set(guard.candidates)))
     model.eval()
     with counting("adapter scale", total) as progress, memory_errors("answering for the adapter's scale"):
@@ -260,7 +283,7 @@ def _task_prompts(prepared: Prepared, most: int) -> tuple[list[Pair], list[str]]
     return pairs, [rows[pair.id] for pair in pairs]
 
 
-def _write(opened: Opened, recipe: Path, prepared: Prepared, model: Any, details: dict[str, Any]) -> None:
+def _write(opened: Opened, prepared: Prepared, model: Any, details: dict[str, Any]) -> None:
     """The adapter and all that goes with it; the manifest last, then the checkpoints are taken away."""
     from train.model import versions
 
@@ -269,7 +292,6 @@ def _write(opened: Opened, recipe: Path, prepared: Prepared, model: Any, details
     with atomic_directory(directory / ADAPTER) as temporary:
         save_adapter(model, prepared.recipe.base, temporary)
     write_items(directory / RETENTION, prepared.retention)
-    shutil.copyfile(recipe, directory / RECIPE)
     files = {name: one for name, one in hash_files(directory).items() if not name.startswith(f"{CHECKPOINTS}/")}
     document = {
         "recipe": relative_document(prepared.recipe, directory),

@@ -17,7 +17,7 @@ Changes = Literal["weekly", "monthly", "rarely"]
 Lacking = Literal["knowledge", "behaviour", "both"]
 AtHand = Literal["documents", "pairs", "both", "neither"]
 
-ENOUGH_REVIEWED = 300
+ENOUGH_REVIEWED = 300  # where no gate asks for more
 TIGHT_SECONDS = 1.0
 
 
@@ -40,6 +40,7 @@ class Facts:
     pairs: int = 0
     unanswerable: int = 0
     reviewed: int = 0
+    enough: int = ENOUGH_REVIEWED  # reviewed pairs without which the gate cannot say GO, however good the model
     schema: bool = False  # true for text outputs, which have none to lack
     abstention: bool = False
     gate: tuple[str, ...] = ()
@@ -185,9 +186,9 @@ def _missing(answers: Answers, facts: Facts) -> list[Missing]:
     if not facts.workspace:
         start = "a RAG log with its passages" if wants_retrieval else "a log of real questions"
         found.append(Missing("a workspace", f"none here; begin with {start}", "tutelage init"))
-    if facts.reviewed < ENOUGH_REVIEWED:
+    if facts.reviewed < facts.enough:
         now = f"{facts.pairs:,} pairs, {facts.reviewed:,} of them reviewed" if facts.pairs else "no pairs"
-        what = f"at least {ENOUGH_REVIEWED} pairs that people have reviewed"
+        what = f"at least {facts.enough:,} pairs that people have reviewed"
         found.append(Missing(what, now, "tutelage curate import FILE, then have the pairs reviewed"))
     share = facts.unanswerable / facts.pairs if facts.pairs else 0.0
     low, high = LEAST_UNANSWERABLE, MOST_UNANSWERABLE

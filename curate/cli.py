@@ -47,7 +47,7 @@ def import_(
       output.X              a part of a JSON output; a single citation becomes a list of one
       passages.id, .text, .source   fields inside each passage; guessed from the usual names
       meta.X                anything else worth keeping (fields nothing is made from go there by themselves)
-    `answerable` takes any field: empty, null, 0 and "false" mean no.
+    `answerable` takes any field: empty, null, zero, "no", "false" and "n/a" mean no.
 
     With --abstain-unanswerable a record that is not answerable gets the behaviour's abstention as the wanted output;
     what was logged goes to meta.logged_output. In a RAG log such answers are hallucinations.
@@ -242,9 +242,10 @@ def release(
 ) -> None:
     """Split, freeze and hash the pairs.
 
-    Pairs that share a source document, are near-duplicates, or are a question and its unanswerable twin go to one
-    split. Pairs and documents of earlier releases keep theirs. Pairs with errors (`tutelage curate check`) and second
-    copies are left out, each one named in the manifest. Releasing the same pairs again changes nothing.
+    Pairs that rest on one source document or text, have the same input, are near-duplicates, or are a question and its
+    unanswerable twin go to one split. Pairs and documents of earlier releases keep theirs. Pairs with errors (`tutelage
+    curate check`) and second copies are left out, each one named in the manifest. Releasing the same pairs again
+    changes nothing.
 
     Only pairs that the team has settled go in, as it settled them (`tutelage curate push`). --unreviewed takes those
     that nobody has reviewed too; what reviewers rejected or dispute stays out.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.advise import Facts
+from curate.advise import ENOUGH_REVIEWED, Facts
 from curate.errors import TutelageError
 from curate.files import parse_json, read_json
 from curate.workspace import Workspace
@@ -26,6 +26,7 @@ def read_facts(workspace: Workspace) -> Facts:
         pairs=pairs,
         unanswerable=unanswerable,
         reviewed=len(reviewed_ids(workspace) & ids),
+        enough=_enough(behaviour) if behaviour else ENOUGH_REVIEWED,
         schema=behaviour is not None and (not behaviour.is_json or behaviour.schema_document is not None),
         abstention=behaviour is not None and behaviour.abstain is not None,
         gate=tuple(behaviour.gate) if behaviour else (),
@@ -36,6 +37,15 @@ def read_facts(workspace: Workspace) -> Facts:
         verdict=_verdict(workspace, problems),
         problems=tuple(problems),
     )
+
+
+def _enough(behaviour: Behaviour) -> int:
+    """The pairs without which no line of the gate could be shown, split as a release splits by default."""
+    from curate.agreement import pairs_wanted
+    from curate.splits import FRACTIONS
+
+    wanted = pairs_wanted(behaviour, 0, 0, FRACTIONS["test"]).values()
+    return max([ENOUGH_REVIEWED, *(one["settled_pairs_still_wanted"] or 0 for one in wanted)])
 
 
 def reviewed_ids(workspace: Workspace) -> set[str]:

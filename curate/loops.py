@@ -68,11 +68,11 @@ def _follow(root: Any, node: dict[str, Any], name: str, above: set[int], settled
 
 
 def _in_place(root: Any, node: dict[str, Any], name: str) -> Iterator[tuple[str, Any]]:
-    reference = node.get("$ref")
-    if isinstance(reference, str) and reference.startswith("#"):
-        target = _local(root, reference)
-        if isinstance(target, dict):
-            yield reference, target
+    for reference in (node.get("$ref"), node.get("$dynamicRef")):
+        if isinstance(reference, str) and reference.startswith("#"):
+            target = _local(root, reference)
+            if isinstance(target, dict):
+                yield reference, target
     for key in _SAME_PLACE:
         inner = node.get(key)
         if isinstance(inner, list):
@@ -80,8 +80,14 @@ def _in_place(root: Any, node: dict[str, Any], name: str) -> Iterator[tuple[str,
     for key in _SAME_PLACE_ONE:
         if isinstance(node.get(key), dict):
             yield f"{name}/{key}", node[key]
+    depending = node.get("dependentSchemas")
+    if isinstance(depending, dict):
+        yield from ((f"{name}/dependentSchemas/{key}", one) for key, one in depending.items() if isinstance(one, dict))
 
 
 def _local(root: Any, reference: str) -> Any:
     pointer = reference[1:]
-    return resolve(root, pointer) if pointer.startswith("/") else root if not pointer else MISSING
+    if pointer.startswith("/"):
+        return resolve(root, pointer)
+    named = (node for node in _subschemas(root) if pointer in (node.get("$anchor"), node.get("$dynamicAnchor")))
+    return next(named, MISSING) if pointer else root

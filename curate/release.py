@@ -86,6 +86,8 @@ def make_release(workspace: Workspace, options: Options | None = None) -> Releas
         written = load_behaviour(workspace.behaviour)
         behaviour = frozen_behaviour(written)
         taken = _take(workspace, written, options)
+        if not taken.pairs and taken.excluded:
+            raise _nothing_settled(taken)
         pairs = [frozen(pair, behaviour) for pair in taken.pairs]
         past = [] if options.fresh else earlier_releases(workspace)
         draft = make_draft(pairs, behaviour, _held(past), options.fractions or FRACTIONS, options.group_by)
@@ -133,6 +135,15 @@ def earlier_releases(workspace: Workspace) -> list[Release]:
         found = by_hash.get(previous.sha256) if previous else None
         name = found if found in made else None
     return chain
+
+
+def _nothing_settled(taken: Taken) -> WorkspaceError:
+    counts = Counter(one["rule"] for one in taken.excluded)
+    said = ", ".join(f"{rule} {count:,}" for rule, count in sorted(counts.items()))
+    fix = "tutelage curate pull, then status, which says who still has what to judge"
+    if counts["not-reviewed"]:
+        fix += "; or take the pairs as they are: --unreviewed"
+    return WorkspaceError(f"none of the {len(taken.excluded):,} pairs may be released ({said})", fix=fix)
 
 
 def _held(past: Sequence[Release]) -> list[tuple[Pair, Split]]:

@@ -155,7 +155,7 @@ def test_reads_the_workspace(tmp_path: Path) -> None:
     assert result.exit_code == 0
     said = json.loads(result.stdout)
     assert (said["recommendation"], said["justified"]) == ("fine-tune", False)
-    assert [one["what"][:12] for one in said["missing"]] == ["at least 300", "a report tha"]
+    assert [one["what"][:12] for one in said["missing"]] == ["at least 745", "a report tha"]
     assert said["workspace"]["reviewed"] == 2
 
 

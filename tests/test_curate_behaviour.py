@@ -112,6 +112,12 @@ def test_text_faults(tmp_path):
             load(tmp_path, TEXT, abstain={"where": where, "output": output})
 
 
+def doubling(named, to):
+    """Thirty definitions, each of which refers twice to the next: a billion steps for one value."""
+    links = {f"d{n}": {**named(n), "allOf": [to(n + 1), to(n + 1)]} for n in range(30)}
+    return {"$defs": {**links, "d30": named(30)}, "$ref": "#/$defs/d0"}
+
+
 @pytest.mark.parametrize(
     "schema",
     [
@@ -125,6 +131,9 @@ def test_text_faults(tmp_path):
         {"$ref": "#"},
         {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"anyOf": [{"$ref": "#/$defs/a"}]}}, "$ref": "#/$defs/a"},
         {"properties": {"a": {"not": {"$ref": "#/properties/a"}}}},
+        doubling(lambda n: {"$anchor": f"a{n}"}, lambda n: {"$ref": f"#a{n}"}),
+        doubling(lambda n: {}, lambda n: {"dependentSchemas": {"a": {"$ref": f"#/$defs/d{n}"}}}),
+        {"$defs": {"a": {"$anchor": "a", "allOf": [{"$ref": "#a"}]}}, "$ref": "#a"},
     ],
 )
 def test_schemas_that_cannot_be_used(tmp_path, schema):

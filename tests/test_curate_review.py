@@ -396,7 +396,7 @@ def test_erase_says_what_holds_a_name_even_where_too_little_is_left_for_a_releas
     done = CliRunner().invoke(tutelage.main, ["-C", str(place.root), "curate", "release", "--erase", "anna"])
     assert done.exit_code == 1
     assert "releases that hold something of anna: before" in done.stderr
-    assert "there is no pair to release" in done.stderr
+    assert "none of the 12 pairs may be released" in done.stderr
 
 
 def test_state_is_a_function_of_the_files(place: Workspace) -> None:

@@ -113,3 +113,9 @@ def test_a_scale_that_no_longer_does_the_task_is_a_finding() -> None:
     assert found.message in describe(scale, curve, kept, guard.margin)
     assert check_scale({"scale": 1.0, "scaling": {"curve": curve}}) == []
     assert check_scale({"scale": 1.0, "scaling": None}) == []
+
+
+def test_items_that_the_base_cannot_answer_are_said_to_show_nothing() -> None:
+    items = [Item(id=str(i), prompt=str(i), answer="x") for i in range(400)]
+    scale, curve, kept = sweep(lambda _: ([True], [False] * 400), items, AdapterScale())
+    assert "the base itself answers only 0.0% of these items" in describe(scale, curve, kept, 0.02)

@@ -125,8 +125,13 @@ def _without_task(scale: float, curve: Curve) -> str | None:
 
 def describe(scale: float, curve: Curve, kept: bool, margin: float) -> str:
     """The choice in a sentence, and in another that it no longer does the task, where that is so."""
-    useless = _without_task(scale, curve)
-    return _choice(scale, curve, kept, margin) + (f"; but {useless}" if useless else "")
+    useless, right = _without_task(scale, curve), curve[0].get("retention", {}).get("all")
+    silent = right is not None and right <= margin
+    return (
+        _choice(scale, curve, kept, margin)
+        + (f"; but {useless}" if useless else "")
+        + (f"; but the base itself answers only {right:.1%} of these items, too few to show a loss" if silent else "")
+    )
 
 
 def _choice(scale: float, curve: Curve, kept: bool, margin: float) -> str:

@@ -197,7 +197,8 @@ def run(
 
     RUN_OR_MODEL is a run's name, or a model: a directory or a name on the hub, which is then scored alone. The
     calibration split chooses the confidence threshold; the run's held-out general items show what was forgotten. What
-    was interrupted goes on where it stopped when the command is given again.
+    was interrupted goes on where it stopped when the command is given again. Options that would throw answers away are
+    refused: --name begins another report.
 
     With --endpoint a server answers and no weights are loaded; RUN_OR_MODEL says which run it serves, or is just a
     name. A key is read from TUTELAGE_API_KEY. The base is compared with where --base-model names it.

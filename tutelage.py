@@ -134,7 +134,6 @@ def main(ctx: click.Context, directory: Path) -> None:
       tutelage demo
     """
     ctx.with_resource(chdir(directory))  # as in git: paths that follow are relative to it too
-    ctx.obj = Path()
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 def workspace(ctx: click.Context) -> Workspace:
     """The workspace that `-C` names; raises `WorkspaceError` where it is none."""
-    return Workspace(Path(ctx.obj or ".")).require()
+    return Workspace(Path()).require()
 
 
 def say(message: str) -> None:

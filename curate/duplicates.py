@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from curate.pairs import Pair
 
@@ -271,8 +271,3 @@ def _candidates(
                 pending, waiting = [], 0
     if pending:
         yield np.unique(np.concatenate(pending))
-
-
-def jaccard(left: set[Any], right: set[Any]) -> float:
-    """|left ∩ right| / |left ∪ right|; 1 where both are empty."""
-    return len(left & right) / len(left | right) if left or right else 1.0

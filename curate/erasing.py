@@ -10,15 +10,14 @@ from curate.pairs import Pair
 from curate.release import load_release
 from curate.reviewed import comes_from
 from curate.splits import SPLITS
-from curate.workspace import Workspace
+from curate.workspace import Workspace, finished
 
 
 def containing(workspace: Workspace, names: Collection[str]) -> dict[str, list[str]]:
     """The releases that hold something of these names; the runs, exports and reports made of those, directly or not."""
 
     def made(directory: Path) -> list[tuple[str, Manifest]]:
-        found = sorted(path.parent for path in directory.glob("*/manifest.json") if path.parent.name[0] != ".")
-        return [(path.name, read_manifest(path)) for path in found]
+        return [(path.name, read_manifest(path)) for path in finished(directory)]
 
     tainted: dict[str, list[str]] = {"releases": [], "runs": [], "exports": [], "reports": []}
     hashes: set[str] = set()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.advise import ENOUGH_REVIEWED, Facts
 from curate.errors import TutelageError
 from curate.files import parse_json, read_json
-from curate.workspace import Workspace
+from curate.workspace import Workspace, finished
 
 if TYPE_CHECKING:
     from curate.behaviour import Behaviour
@@ -31,9 +30,9 @@ def read_facts(workspace: Workspace) -> Facts:
         abstention=behaviour is not None and behaviour.abstain is not None,
         gate=tuple(behaviour.gate) if behaviour else (),
         guards=_guards(workspace, problems),
-        releases=len(_made(workspace.releases)),
-        runs=len(_made(workspace.runs)),
-        reports=len(_made(workspace.reports)),
+        releases=len(finished(workspace.releases)),
+        runs=len(finished(workspace.runs)),
+        reports=len(finished(workspace.reports)),
         verdict=_verdict(workspace, problems),
         problems=tuple(problems),
     )
@@ -107,10 +106,6 @@ def _guards(workspace: Workspace, problems: list[str]) -> tuple[str, ...]:
         return ()
     known = ("rehearsal", "kl_to_base", "retention_budget", "adapter_scale", "unanswerable_share")
     return tuple(name for name in known if guards.get(name, True) not in (None, False))  # what is not said is on
-
-
-def _made(parent: Path) -> list[Path]:
-    return [path.parent for path in parent.glob("*/manifest.json") if not path.parent.name.startswith(".")]
 
 
 def _verdict(workspace: Workspace, problems: list[str]) -> str | None:

@@ -79,7 +79,7 @@ def advise(
 
     given = {"changes": changes, "cite": cite, "lacking": lacking, "at_hand": at_hand, "latency_seconds": latency}
     answers = advice.Answers(**_ask({key: value for key, value in given.items() if value is not None}))
-    facts = read_facts(Workspace(Path(ctx.obj or ".")))
+    facts = read_facts(Workspace(Path()))
     given_advice = advice.advise(answers, facts)
     emit(advice.document(given_advice, facts), advice.text(given_advice, facts), as_json)
 
@@ -133,7 +133,7 @@ def verify(ctx: click.Context, directory: Path, as_json: bool) -> None:
     from curate.verify import document, tree
     from curate.verify import verify as walk
 
-    root = Path(ctx.obj or ".")
+    root = Path()
     place = _made(root, directory)
     done = walk(place, root if (root / "behaviour.yaml").is_file() else None)
     emit(document(done), tree(done), as_json)
@@ -144,7 +144,7 @@ def verify(ctx: click.Context, directory: Path, as_json: bool) -> None:
 def _made(root: Path, wanted: Path) -> Path:
     """The report, run or release at a path or of a name; raises `WorkspaceError` with those there are."""
     from curate.manifest import NAME
-    from curate.workspace import Workspace
+    from curate.workspace import Workspace, finished
 
     place = Workspace(root)
     parents = (place.reports, place.runs, place.releases, place.exports)
@@ -155,7 +155,6 @@ def _made(root: Path, wanted: Path) -> Path:
     lost = next((one for one in (wanted, root / wanted, *named) if one.is_dir()), None)
     kinds = "report, run, release or export"
     what = f"this is no finished {kinds}: it has no {NAME}" if lost else "there is no such directory"
-    made = [one.parent for parent in parents for one in sorted(parent.glob(f"*/{NAME}"))]
-    there = ", ".join(f"{one.parent.name}/{one.name}" for one in made if not one.name.startswith("."))
+    there = ", ".join(f"{one.parent.name}/{one.name}" for parent in parents for one in finished(parent))
     fix = f"tutelage verify one of: {there}" if there else "make one first: tutelage curate release"
     raise WorkspaceError(what, where=str(lost or wanted), fix=fix)

@@ -20,7 +20,7 @@ from curate.parquet import read_parquet, write_parquet
 from curate.review_log import review_state
 from curate.reviewed import AUDIT, Taken, audit_lines, check_erasable, say_who, take
 from curate.splits import FRACTIONS, SPLITS, GroupBy, Split
-from curate.workspace import Workspace
+from curate.workspace import Workspace, finished
 
 if TYPE_CHECKING:
     from curate.behaviour import Behaviour
@@ -119,7 +119,7 @@ def _take(workspace: Workspace, behaviour: Behaviour, options: Options) -> Taken
 
 def earlier_releases(workspace: Workspace) -> list[Release]:
     """The newest release and those it was made after, newest first; [] where there is none."""
-    made = {path.parent.name: read_manifest(path.parent, "release") for path in _manifests(workspace)}
+    made = {path.name: read_manifest(path, "release") for path in finished(workspace.releases)}
     before = {manifest.inputs["previous"].sha256 for manifest in made.values() if "previous" in manifest.inputs}
     heads = [name for name, manifest in made.items() if manifest.sha256 not in before]
     if not heads:
@@ -211,14 +211,10 @@ def _standing(workspace: Workspace, options: Options, content: str) -> Release |
             where=str(directory),
             fix="choose another --name, or leave it out; a release is never changed",
         )
-    for path in sorted(_manifests(workspace), key=lambda path: path.parent.name):
-        if read_manifest(path.parent, "release").details.get("data_sha256") == content:
-            return load_release(path.parent)
+    for path in finished(workspace.releases):
+        if read_manifest(path, "release").details.get("data_sha256") == content:
+            return load_release(path)
     return None
-
-
-def _manifests(workspace: Workspace) -> list[Path]:
-    return [path for path in workspace.releases.glob("*/manifest.json") if not path.parent.name.startswith(".")]
 
 
 def _next_name(workspace: Workspace) -> str:

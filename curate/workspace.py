@@ -61,7 +61,7 @@ class Workspace:
         `kind` is "release", "run" or "report". Raises `WorkspaceError` with the names there are.
         """
         parent: Path = {"release": self.releases, "run": self.runs, "report": self.reports}[kind]
-        done = [path.parent for path in parent.glob("*/manifest.json") if not path.parent.name.startswith(".")]
+        done = finished(parent)
         if name is None:
             if not done:
                 raise WorkspaceError(f"there is no {kind} yet", where=str(parent), fix=HOW_TO_MAKE[kind])
@@ -69,8 +69,13 @@ class Workspace:
         for candidate in (parent / str(name), Path(name), self.root / str(name)):
             if (candidate / "manifest.json").is_file():
                 return candidate
-        known = ", ".join(sorted(path.name for path in done)) or "none yet"
+        known = ", ".join(path.name for path in done) or "none yet"
         raise WorkspaceError(f"there is no {kind} {str(name)!r} (there is: {known})", fix=HOW_TO_MAKE[kind])
+
+
+def finished(parent: Path) -> list[Path]:
+    """The releases, runs, reports or exports in a directory that have their manifest, by name."""
+    return sorted(path.parent for path in parent.glob("*/manifest.json") if not path.parent.name.startswith("."))
 
 
 HOW_TO_MAKE = {

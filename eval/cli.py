@@ -56,7 +56,7 @@ def score(
     from eval.tables import scores_text
 
     request = Request(predictions, release, pairs, behaviour, baseline, retention, closed_book, partial, slices)
-    scored = score_files(request, Workspace(Path(ctx.obj or ".")))
+    scored = score_files(request, Workspace(Path()))
     if scored.scores["sources"]["partial"]:
         n, total = scored.scores["n"], len(scored.against.test)
         say(f"Only {n:,} of {total:,} pairs have a prediction; the rest count nowhere.")
@@ -147,7 +147,7 @@ def find_report(ctx: click.Context, directory: Path) -> Path:
 
     if (directory / "scores.json").is_file():
         return directory
-    return Workspace(Path(ctx.obj or ".")).find("report", directory)
+    return Workspace(Path()).find("report", directory)
 
 
 @click.command()

@@ -43,13 +43,6 @@ def wilson(k: float, n: float, confidence: float = CONFIDENCE) -> Interval:
     return Interval(_wilson_limit(k, n, -z), _wilson_limit(k, n, z))
 
 
-def wilson_bound(k: float, n: float, side: str, confidence: float = CONFIDENCE) -> float:
-    """One-sided score bound: `side` is "lower" or "upper"."""
-    _check_counts(k, n)
-    z = z_one_sided(confidence)
-    return _wilson_limit(k, n, -z if side == "lower" else z)
-
-
 def _wilson_limit(k: float, n: float, z: float) -> float:
     if (k == 0 and z < 0) or (k == n and z > 0):  # exact in theory, a rounding error away in floats
         return 0.0 if z < 0 else 1.0
@@ -64,12 +57,6 @@ def rate(k: int, n: int) -> Rate | None:
         return None
     low, high = wilson(k, n)
     return Rate(value=k / n, low=low, high=high, n=n)
-
-
-def clopper_pearson(k: float, n: float, confidence: float = CONFIDENCE) -> Interval:
-    """Two-sided exact interval of a binomial share (Clopper & Pearson, 1934). `n` must be positive."""
-    each = (1 + confidence) / 2
-    return Interval(clopper_pearson_bound(k, n, "lower", each), clopper_pearson_bound(k, n, "upper", each))
 
 
 def clopper_pearson_bound(k: float, n: float, side: str, confidence: float = CONFIDENCE) -> float:

@@ -15,7 +15,7 @@ import tutelage_recipes
 
 from curate.errors import TrainingError
 from train.recipe import load_recipe
-from train.rendering import Rendered, encode, follows_the_date, render_pair, render_prompt, with_arguments
+from train.rendering import Rendered, encode, follows_the_date, render_pairs, render_prompt, with_arguments
 
 RECIPES = Path(str(tutelage_recipes.__file__)).parent
 SYSTEM = {"role": "system", "content": "Answer from the passages."}
@@ -190,7 +190,7 @@ class Family:
     def render(self, messages: list[dict[str, str]], answer: str = ANSWER) -> Rendered:
         tokenizer = self.tokenizer()
         stop = tokenizer.convert_tokens_to_ids(list(self.stop))
-        return render_pair(tokenizer, messages, answer, stop, "p1")
+        return render_pairs(tokenizer, [("p1", messages, answer)], stop)[0]
 
 
 LLAMA_TOKENS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|end_of_text|>")

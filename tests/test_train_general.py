@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import datetime
 import json
+import random
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from curate.errors import TrainingError
-from train.general import MAKERS, PER_SET, every, held_out_items, is_held_out, rehearsal_items
+from train.general import MAKERS, PER_SET, held_out_items, is_held_out, rehearsal_items
 from train.items import Item, read_items, sample_evenly, sample_sets, write_items
 from train.log import Log
 from train.rehearsal import choose_prompts, rehearsal_count
 from train.words import CAPITALS, OPPOSITES
+
+
+def every(name: str, tries: int = 20_000) -> Iterator[Any]:
+    """What a set can ask, by trying."""
+    rng = random.Random(f"tutelage-{name}")
+    for _ in range(tries):
+        yield MAKERS[name](rng)
 
 
 def test_enough_of_each_set() -> None:

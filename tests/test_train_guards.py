@@ -160,7 +160,9 @@ def test_logits_are_the_models_own_in_families_that_scale_or_cap_them(family: st
         assert torch.allclose(head_logits(causal, hidden), causal(ids).logits[0].float(), atol=1e-5)
 
 
-def trained(base: Path, output: Path, micro_batch: int, weight: float = 0.5) -> tuple[list[dict[str, Any]], Any]:
+def trained(
+    base: Path, output: Path, micro_batch: int, weight: float = 0.5, **training: Any
+) -> tuple[list[dict[str, Any]], Any]:
     """Two steps of four rows, cut into micro-batches."""
     from train.model import load_base
     from train.trainer import Data, GuardedTrainer
@@ -170,7 +172,8 @@ def trained(base: Path, output: Path, micro_batch: int, weight: float = 0.5) -> 
             "base": {"model": str(base)},
             "quantization": {"compute": "float32"},
             "lora": {"dropout": 0.0},
-            "training": {"epochs": 2, "batch": 6, "micro_batch": micro_batch, "learning_rate": 0.01, "device": "cpu"},
+            "training": {"epochs": 2, "batch": 6, "micro_batch": micro_batch, "learning_rate": 0.01, "device": "cpu"}
+            | training,
             "guards": {"kl_to_base": {"weight": weight}, "retention_budget": None},
         }
     )
@@ -191,6 +194,14 @@ def test_loss_and_kl_do_not_depend_on_how_the_batch_is_cut(tiny_base: Path, tmp_
         assert left["kl"] > 1e-4
         for key in ("loss", "task_loss", "kl", "grad_norm"):
             assert left[key] == pytest.approx(right[key], rel=2e-3), key
+
+
+def test_checkpointing_changes_no_number(tiny_base: Path, tmp_path: Path) -> None:
+    plain, _ = trained(tiny_base, tmp_path / "a", 3, gradient_checkpointing=False)
+    again, _ = trained(tiny_base, tmp_path / "b", 3, gradient_checkpointing=True)
+    for left, right in zip(plain, again, strict=True):
+        for key in ("loss", "kl", "grad_norm"):
+            assert left[key] == pytest.approx(right[key], rel=1e-5), key
 
 
 def test_the_first_step_is_loss_plus_weighted_kl_of_the_rehearsal(tiny_base: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from curate.errors import TrainingError
-from train.rendering import contract, render_pair, render_prompt
+from train.rendering import Rendered, contract, render_pairs, render_prompt
 
 _spec = importlib.util.spec_from_file_location("tests_conftest", Path(__file__).with_name("conftest.py"))
 assert _spec is not None
@@ -20,6 +20,10 @@ _spec.loader.exec_module(shared)
 CHATML: str = shared.CHATML
 STOP = (3,)
 ASK = [{"role": "user", "content": "Which colour?"}]
+
+
+def render_pair(tokenizer: Any, messages: Any, answer: str, stop: tuple[int, ...], name: str = "") -> Rendered:
+    return render_pairs(tokenizer, [(name, messages, answer)], stop)[0]
 
 
 def rendered(template: str = CHATML, answer: str = '{"a": "red"}', stop: tuple[int, ...] = STOP) -> Any:

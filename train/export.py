@@ -15,7 +15,7 @@ from curate.errors import TutelageError, WorkspaceError
 from curate.files import atomic_directory, read_json, write_json, write_text
 from curate.manifest import NAME, Input, Manifest, read_manifest, write_manifest
 from curate.release import load_release
-from curate.workspace import Workspace
+from curate.workspace import Workspace, finished
 from train.adapter import base_name, write_scaled
 from train.items import read_items, sample_evenly
 from train.recipe import Base
@@ -117,8 +117,8 @@ def find_threshold(workspace: Workspace, run: Run) -> tuple[Path, dict[str, Any]
 
     `confidence` says which number it is to be held against.
     """
-    made = sorted(workspace.reports.glob(f"*/{NAME}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    for directory in (path.parent for path in made if not path.parent.name.startswith(".")):
+    made = finished(workspace.reports)
+    for directory in sorted(made, key=lambda path: (path / NAME).stat().st_mtime_ns, reverse=True):
         manifest = read_manifest(directory, "report")
         judged = manifest.inputs.get("run")
         if not judged or judged.sha256 != run.manifest.sha256:

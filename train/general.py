@@ -11,7 +11,7 @@ import datetime
 import json
 import random
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 
 from curate.files import sha256_text
@@ -166,10 +166,3 @@ MAKERS: dict[str, Callable[[random.Random], Made]] = {
     "records": _record,
     "sequences": _sequence,
 }
-
-
-def every(name: str, tries: int = 20_000) -> Iterator[Made]:
-    """What a set can ask, by trying: for the tests, and for whoever wants more."""
-    rng = random.Random(f"tutelage-{name}")
-    for _ in range(tries):
-        yield MAKERS[name](rng)

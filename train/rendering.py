@@ -58,13 +58,6 @@ def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     return [list(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]] if texts else []
 
 
-def render_pair(
-    tokenizer: Any, messages: Sequence[Message], answer: str, stop: Sequence[int], name: str = ""
-) -> Rendered:
-    """One conversation and its answer; see `render_pairs`."""
-    return render_pairs(tokenizer, [(name, list(messages), answer)], stop)[0]
-
-
 def render_pairs(
     tokenizer: Any, items: Sequence[tuple[str, list[Message], str]], stop: Sequence[int]
 ) -> list[Rendered]:

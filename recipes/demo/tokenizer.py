@@ -9,7 +9,6 @@ the vocabulary falls back to its bytes.
 import random
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -67,11 +66,6 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
     wrapped.chat_template = CHAT_TEMPLATE
     return wrapped
-
-
-def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write the tokenizer beside the model."""
-    tokenizer.save_pretrained(str(folder))
 
 
 def _pieces(texts: Iterable[str]) -> Iterator[str]:

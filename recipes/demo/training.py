@@ -260,20 +260,6 @@ def _swap_back(weights: Sequence[Tensor], kept: list[Tensor]) -> None:
         weight.copy_(full)
 
 
-@torch.no_grad()
-def forced_accuracy(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, dialogues: list[Dialogue]) -> float:
-    """Share of dialogues whose every answer token is the most likely one, given the right ones before it."""
-    was_training = model.training
-    model.eval()
-    right = total = 0
-    for ids, mask in batches(encode(tokenizer, dialogues), 8192, random.Random(0)):
-        best = model(input_ids=ids, use_cache=False).logits[:, :-1].argmax(-1)
-        right += int(((best == ids[:, 1:]) | ~mask[:, 1:]).all(1).sum())
-        total += len(ids)
-    model.train(was_training)
-    return right / total
-
-
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write model (bf16) and tokenizer so that plain transformers loads them."""
     model.generation_config.update(

@@ -147,14 +147,6 @@ def _trace(
     }
 
 
-def wanted_output(trace: dict[str, Any]) -> dict[str, Any]:
-    """What the support behaviour should reply to a trace whose documents are shown as p1, p2, …"""
-    if not trace["answerable"]:
-        return {"status": "unknown", "answer": None, "citations": []}
-    place = [document["doc_id"] for document in trace["documents"]].index(trace["gold_doc"])
-    return {"status": "answered", "answer": trace["answer"], "citations": [f"p{place + 1}"]}
-
-
 def support_prompt(trace: dict[str, Any]) -> str:
     """The support behaviour's user prompt: a line `[p1] text` per passage, then the question."""
     lines = [f"[p{number}] {document['text']}" for number, document in enumerate(trace["documents"], 1)]

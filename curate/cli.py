@@ -65,7 +65,7 @@ def import_(
     from curate.importing import merge, read_files
     from curate.mapping import parse_plan
 
-    place = workspace(ctx)
+    place = workspace()
     behaviour = load_behaviour(place.behaviour)
     plan = parse_plan(maps, sets, abstain_unanswerable, renumber_passages)
     reading = read_files(files, plan, behaviour)
@@ -125,7 +125,7 @@ def check(ctx: click.Context, rule: str | None, level: str, max_characters: int 
 
     if rule is not None and rule not in RULES:
         raise click.BadParameter(f"{rule!r} is none of {', '.join(RULES)}", param_hint="--rule")
-    place = workspace(ctx)
+    place = workspace()
     behaviour = load_behaviour(place.behaviour)
     pairs = read_pairs(place.pairs)
     tokens = recipe_tokens(place.recipe)
@@ -156,8 +156,7 @@ def check(ctx: click.Context, rule: str | None, level: str, max_characters: int 
 )
 @click.option("--seed", type=int, default=17, show_default=True, help="Which pairs get a twin, and which distractors.")
 @json_option
-@click.pass_context
-def unanswerable(ctx: click.Context, share: float, how: How, seed: int, as_json: bool) -> None:
+def unanswerable(share: float, how: How, seed: int, as_json: bool) -> None:
     """Make abstaining twins of answerable pairs: the same question without the passage that holds the answer.
 
     Adds twins until unanswerable pairs make up the share. No passage of a twin holds an accepted answer; pairs for
@@ -176,7 +175,7 @@ def unanswerable(ctx: click.Context, share: float, how: How, seed: int, as_json:
     from curate.pairs import read_pairs
     from curate.unanswerable import make_twins
 
-    place = workspace(ctx)
+    place = workspace()
     behaviour = load_behaviour(place.behaviour)
     with place.lock():
         pairs = read_pairs(place.pairs)
@@ -229,9 +228,7 @@ def unanswerable(ctx: click.Context, share: float, how: How, seed: int, as_json:
     help="Take nothing of this reviewer, source or document; says which runs and reports hold some. Repeatable.",
 )
 @json_option
-@click.pass_context
 def release(
-    ctx: click.Context,
     name: str | None,
     fractions: str | None,
     group_by: str,
@@ -260,7 +257,7 @@ def release(
     from curate.reviewed import require_review
     from curate.splits import parse_fractions
 
-    place = workspace(ctx)
+    place = workspace()
     require_review(place, unreviewed)
     wanted = parse_fractions(fractions) if fractions is not None else None
     by: GroupBy = "passage" if group_by == "passage" else "document"

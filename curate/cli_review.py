@@ -29,9 +29,7 @@ from curate.console import emit, json_option, say, workspace
 @click.option("--redis", metavar="URL", help="A Redis, redis://…; in memory if not given.")
 @click.option("--database", metavar="URL", help="postgresql+asyncpg://…; SQLite in the home directory if not given.")
 @json_option
-@click.pass_context
 def serve(
-    ctx: click.Context,
     port: int,
     host: str,
     home: Path | None,
@@ -54,7 +52,7 @@ def serve(
     from curate.argilla.environment import cache_directory
     from curate.argilla.server import Options, serving, watch
 
-    place = (home or workspace(ctx).root / ".argilla").absolute()
+    place = (home or workspace().root / ".argilla").absolute()
     python = _environment(cache or cache_directory())
     options = Options(place, host, port, database, redis)
     if host not in ("127.0.0.1", "::1", "localhost"):
@@ -119,9 +117,7 @@ _home = click.option(
     "--adjudicator", "adjudicators", multiple=True, metavar="NAME", help="Who decides between reviewers. Repeatable."
 )
 @json_option
-@click.pass_context
 def push(
-    ctx: click.Context,
     api_url: str | None,
     home: Path | None,
     dataset: str | None,
@@ -145,7 +141,7 @@ def push(
     from curate.review import PushOptions
     from curate.review import push as push_pairs
 
-    place = workspace(ctx)
+    place = workspace()
     options = PushOptions(dataset, team, overlap, annotators, adjudicators)
     with connect(home or place.root / ".argilla", api_url) as client, _reporting() as report:
         done = push_pairs(client, place, options, report)
@@ -169,8 +165,7 @@ def push(
 @_api_url
 @_home
 @json_option
-@click.pass_context
-def pull(ctx: click.Context, api_url: str | None, home: Path | None, as_json: bool) -> None:
+def pull(api_url: str | None, home: Path | None, as_json: bool) -> None:
     """Bring the reviewers' responses back and settle the pairs they agree on.
 
     Responses are added to review/responses.jsonl, which is never rewritten; review/settled.jsonl follows from it. Pairs
@@ -184,7 +179,7 @@ def pull(ctx: click.Context, api_url: str | None, home: Path | None, as_json: bo
     from curate.argilla.connection import connect
     from curate.pulling import pull as pull_responses
 
-    place = workspace(ctx)
+    place = workspace()
     with connect(home or place.root / ".argilla", api_url) as client, _reporting() as report:
         done = pull_responses(client, place, report)
     for pair, who, why in done.returned[:20]:
@@ -202,8 +197,7 @@ def pull(ctx: click.Context, api_url: str | None, home: Path | None, as_json: bo
 
 @click.command()
 @json_option
-@click.pass_context
-def status(ctx: click.Context, as_json: bool) -> None:
+def status(as_json: bool) -> None:
     """How far the review is, how much the team agrees, and what the gate still needs; as of the last pull.
 
     \b
@@ -216,7 +210,7 @@ def status(ctx: click.Context, as_json: bool) -> None:
     from curate.review_log import review_state
     from curate.splits import FRACTIONS
 
-    place = workspace(ctx)
+    place = workspace()
     behaviour = load_behaviour(place.behaviour)
     state = review_state(place, behaviour=behaviour)
     if state.terms is None:

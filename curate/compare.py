@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 Comparator = Literal["exact", "f1", "number", "set", "contains"]
 
+SHORT = 256  # characters: an answer, not a passage
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?%?")
@@ -34,13 +35,18 @@ def squad_tokens(value: Any) -> list[str]:
 
     Source: `normalize_answer` of the SQuAD 2.0 evaluation script (Rajpurkar et al., 2018).
     """
-    return list(_squad_tokens(str(value)))
+    text = str(value)
+    return list(_short_tokens(text)) if len(text) <= SHORT else _tokens(text)
+
+
+def _tokens(text: str) -> list[str]:
+    return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
 
 
 @lru_cache(maxsize=10_000)
-def _squad_tokens(text: str) -> tuple[str, ...]:
+def _short_tokens(text: str) -> tuple[str, ...]:
     """Kept, since one wanted answer is compared with many given ones."""
-    return tuple(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+    return tuple(_tokens(text))
 
 
 def token_f1(given: Any, wanted: Any) -> float:

@@ -31,7 +31,7 @@ class Finite(click.FloatRange):
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 
 
-def workspace(ctx: click.Context) -> Workspace:
+def workspace() -> Workspace:
     """The workspace that `-C` names; raises `WorkspaceError` where it is none."""
     return Workspace(Path()).require()
 

@@ -54,9 +54,7 @@ def init(ctx: click.Context, directory: Path, as_text: bool, base: str | None) -
 )
 @click.option("--latency", type=Finite(min=0, min_open=True), help="Seconds an answer may take.")
 @json_option
-@click.pass_context
 def advise(
-    ctx: click.Context,
     changes: str | None,
     cite: bool | None,
     lacking: str | None,

@@ -110,7 +110,7 @@ def gate(ctx: click.Context, directory: Path, as_json: bool) -> None:
     from eval.comparing import read_scores
     from eval.tables import gate_table
 
-    scores = read_scores(find_report(ctx, directory))
+    scores = read_scores(find_report(directory))
     shown = {key: scores.get(key) for key in ("verdict", "reasons", "gate", "n")}
     reasons = "\n".join(f"- {reason}" for reason in scores.get("reasons") or [])
     text = "\n\n".join(part for part in (scores["verdict"], reasons, gate_table(scores)) if part)
@@ -121,8 +121,7 @@ def gate(ctx: click.Context, directory: Path, as_json: bool) -> None:
 @click.command()
 @click.argument("directories", metavar="DIR DIR…", nargs=-1, required=True, type=Directory)
 @json_option
-@click.pass_context
-def compare(ctx: click.Context, directories: tuple[Path, ...], as_json: bool) -> None:
+def compare(directories: tuple[Path, ...], as_json: bool) -> None:
     """Put reports side by side and say which differences are real.
 
     Every report is held against the first one, on the pairs that both answered: an exact McNemar test on what is right
@@ -137,11 +136,11 @@ def compare(ctx: click.Context, directories: tuple[Path, ...], as_json: bool) ->
 
     if len(directories) < 2:
         raise click.UsageError("Name at least two reports.")
-    compared = compare_reports(name_reports([find_report(ctx, directory) for directory in directories]))
+    compared = compare_reports(name_reports([find_report(directory) for directory in directories]))
     emit(compared, comparison_text(compared), as_json)
 
 
-def find_report(ctx: click.Context, directory: Path) -> Path:
+def find_report(directory: Path) -> Path:
     """The report at that path, or of that name in the workspace's `reports`."""
     from curate.workspace import Workspace
 
@@ -237,7 +236,7 @@ def run(
         tasks_path=tasks_path,
         served=Served(endpoint, served_as, base_model, concurrency, not no_logprobs) if endpoint else None,
     )
-    directory, scores = evaluate(workspace(ctx), request)
+    directory, scores = evaluate(workspace(), request)
     say(f"Report: {directory / 'report.html'}")
     emit(scores, scores_text(scores), as_json)
     ctx.exit(EXITS[scores["verdict"]])
@@ -246,8 +245,7 @@ def run(
 @click.command()
 @click.argument("directory", metavar="DIR", type=Directory)
 @json_option
-@click.pass_context
-def report(ctx: click.Context, directory: Path, as_json: bool) -> None:
+def report(directory: Path, as_json: bool) -> None:
     """Write a report's pages again from its scores, as after an update of tutelage.
 
     Nothing is answered or scored again; the manifest is brought up to date for the pages alone.
@@ -258,5 +256,5 @@ def report(ctx: click.Context, directory: Path, as_json: bool) -> None:
     """
     from eval.running import rewrite_pages
 
-    page = rewrite_pages(find_report(ctx, directory))
+    page = rewrite_pages(find_report(directory))
     emit({"report": str(page)}, str(page), as_json)

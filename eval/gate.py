@@ -76,7 +76,7 @@ def _rate_line(metric: GateLine, scores: Mapping[str, Any], bound: Bound) -> dic
     part = scores.get(place.part)
     found = part.get(place.key) if part else None
     if found is None:
-        return _line(metric, bound, "INCONCLUSIVE", f"{place.name} is not known: {_why_missing(place, part, scores)}")
+        return _line(metric, bound, "INCONCLUSIVE", f"{place.name} is not known: {_why_missing(place, part)}")
     n, k = found["n"], round(found["value"] * found["n"])
     limits = {side: clopper_pearson_bound(k, n, side) for side in ("lower", "upper")}
     near, far = ("lower", "upper") if bound.at_least is not None else ("upper", "lower")
@@ -100,7 +100,7 @@ def _rate_line(metric: GateLine, scores: Mapping[str, Any], bound: Bound) -> dic
     )
 
 
-def _why_missing(place: Place, part: Any, scores: Mapping[str, Any]) -> str:
+def _why_missing(place: Place, part: Any) -> str:
     if place.part == "abstention" and part and _knows_no_abstention(part):
         return MISSING_PART["abstention"]
     return f"there are no {place.counted}" if part else MISSING_PART.get(place.part, "nothing was scored")

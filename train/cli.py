@@ -46,7 +46,7 @@ def check(
     from train.recipe import load_recipe
     from train.timing import measure_duration
 
-    place = workspace(ctx)
+    place = workspace()
     found = load_release(place.find("release", release))
     prepared = prepare(load_recipe(recipe), found)
     if show:
@@ -91,7 +91,7 @@ def run(ctx: click.Context, recipe: Path, release: str | None, name: str | None,
     from train.processes import is_main
     from train.training import Refused, Request, train
 
-    place = workspace(ctx)
+    place = workspace()
     try:
         done = train(place, Request(recipe, release, name, resume))
     except Refused as refused:
@@ -118,8 +118,7 @@ def run(ctx: click.Context, recipe: Path, release: str | None, name: str | None,
 @click.option("--to", "form", type=click.Choice(["adapter", "merged"]), default="merged", help="What to write.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where; exports/RUN-FORM if not given.")
 @json_option
-@click.pass_context
-def export(ctx: click.Context, run: str | None, form: Any, out: Path | None, as_json: bool) -> None:
+def export(run: str | None, form: Any, out: Path | None, as_json: bool) -> None:
     """Write what a server needs of a finished run (the newest one where none is named), and print how it is started.
 
     adapter: the LoRA adapter with its scale in its weights, for a server that has the base. merged: base and adapter in
@@ -135,7 +134,7 @@ def export(ctx: click.Context, run: str | None, form: Any, out: Path | None, as_
     from train.export import export as write
     from train.export import text_of
 
-    done = write(workspace(ctx), run, form, out)
+    done = write(workspace(), run, form, out)
     result = {
         "export": done.manifest.name,
         "directory": str(done.directory),

@@ -143,15 +143,8 @@ def answer_logprobs(model: Any, examples: Sequence[Example], pad: int, batch: in
         labels = inputs["labels"][:, 1:]
         at = labels != -100
         states = _answer_states(model, inputs, at)
-        told = iter(
-            [
-                one
-                for tile, wanted in enumerate(labels[at].split(TILE))
-                for one in functional.log_softmax(_logits_of(model, states, tile), -1)
-                .gather(1, wanted[:, None])[:, 0]
-                .tolist()
-            ]
-        )
+        tiles = enumerate(labels[at].split(TILE))
+        told = iter([one for tile, wanted in tiles for one in _logprobs_of(model, states, tile, wanted)])
         for i, count in zip(numbers, at.sum(dim=1).tolist(), strict=True):
             found[i] = [next(told) for _ in range(count)]
     return [found[i] for i in range(len(examples))]
@@ -196,6 +189,12 @@ def _logits_of(model: Any, states: Tensor, tile: int) -> Tensor:
     """Logits in float32 of one tile of positions: a row takes as many numbers as the vocabulary has tokens."""
     some = states[tile * TILE : (tile + 1) * TILE]
     return some.float() if is_sharded() else head_logits(causal_model(model), some)
+
+
+def _logprobs_of(model: Any, states: Tensor, tile: int, wanted: Tensor) -> list[float]:
+    table = functional.log_softmax(_logits_of(model, states, tile), -1)
+    found: list[float] = table.gather(1, wanted[:, None])[:, 0].tolist()
+    return found
 
 
 def _batches(examples: Sequence[Example], size: int) -> Iterator[list[Example]]:

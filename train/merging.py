@@ -72,8 +72,11 @@ def weight_sums(tuned: Any) -> dict[str, tuple[Any, float]]:
 
 def check_weights(sums: dict[str, tuple[Any, float]], merged: Any) -> None:
     """Raise `TrainingError` where a merged matrix is not, to the last places of 16 bits, what `weight_sums` added."""
+    layers = dict(merged.named_modules())
     for name, (wanted, length) in sums.items():
-        weight = merged.get_submodule(name).weight.detach().float()
+        if name not in layers:
+            raise TrainingError(f"the merged model is not base and adapter: it has no layer {name}")
+        weight = layers[name].weight.detach().float()
         off = float((weight @ _signs(weight) - wanted.to(weight.device)).norm())
         if not off <= ROUNDING * length:
             raise TrainingError(

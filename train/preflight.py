@@ -236,7 +236,7 @@ def check_rehearsal(prepared: Prepared) -> list[Finding]:
     What the base will answer by itself is not there yet; then the prompts alone are looked at.
     """
     written = prepared.recipe.guards.rehearsal and prepared.recipe.guards.rehearsal.source != "self"
-    items = [(one.id, one.messages(), str(one.answer) if written else "") for one in prepared.prompts]
+    items = [(one.id, one.messages(), str(one.answer) if written else "answer") for one in prepared.prompts]
     most, special = prepared.recipe.training.max_length, special_tokens(prepared.tokenizer)
     found = []
     for (name, messages, answer), row in zip(

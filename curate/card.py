@@ -50,7 +50,7 @@ def _how_split(details: dict[str, Any]) -> str:
         f"Wanted: {fractions}. The pairs make {details['groups']:,} groups: pairs that rest on the same {unit} or the "
         "same text, have the same input, are near-duplicates, or are a question and its unanswerable twin stand in one "
         "split, and no group is on two sides. A pair rests on the passages its output cites; where it cites none, on "
-        "those its answer stands in, else on its first."
+        "the one its answer stands in that is nearest to the question, else on its first."
     )
     if details["previous"]:
         text += " Pairs and documents of earlier releases kept their split."

@@ -12,6 +12,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from functools import cache
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -29,12 +30,7 @@ SPELLING = 0.85  # how alike two spellings of a word are at least: colour and co
 CANDIDATES_AT_ONCE = 2_000_000
 
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
-# Vowel signs and tones, which are letters to a reader of Hebrew, Arabic, an Indic script, Thai or Khmer, not to \\w.
-_SIGNS = (
-    "\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670"
-    "\u0900-\u0963\u0966-\u0e3a\u0e40-\u0e4e\u0e50-\u10ff\u1780-\u17d3"
-)
-_WORD = re.compile(f"[{_CJK}]|(?:[^\\W{_CJK}]|[{_SIGNS}])+")
+_ASCII_WORD = re.compile(r"\w+")
 _ARTICLES = frozenset({"a", "an", "the"})
 
 
@@ -43,11 +39,20 @@ def words_of(text: str) -> list[str]:
 
     A Chinese, Japanese or Korean character counts as a word.
     """
-    plain = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+    is_ascii = text.isascii()
+    plain = text.lower() if is_ascii else unicodedata.normalize("NFKC", text).casefold()
     if any(mark in plain for mark in "'’`"):
         plain = re.sub(r"n['’]t\b", " not", re.sub(r"(?<=\w)['’]s\b", " is", plain))
         plain = re.sub("['’`]", "", plain)
-    return [word for word in _WORD.findall(plain) if word not in _ARTICLES]
+    form = _ASCII_WORD if is_ascii else _any_word()
+    return [word for word in form.findall(plain) if word not in _ARTICLES]
+
+
+@cache
+def _any_word() -> re.Pattern[str]:
+    """A word of any script: vowel signs and tones (Mn, Mc) are part of it to a reader, though not to `\\w`."""
+    signs = "".join(chr(point) for point in range(0x300, 0x1D00) if unicodedata.category(chr(point)) in ("Mn", "Mc"))
+    return re.compile(f"[{_CJK}]|(?:[^\\W{_CJK}]|[{signs}])+")
 
 
 def exact_duplicates(values: Iterable[Hashable]) -> list[list[int]]:

@@ -54,9 +54,14 @@ def parse_json(text: str) -> Any:
         value = _DECODER.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    check_nesting(text, value)
+    return value
+
+
+def check_nesting(text: str, value: Any) -> None:
+    """Raise `ValueError` where `value`, which `text` spells, is nested deeper than `MOST_NESTED`."""
     if text.count("[") + text.count("{") > MOST_NESTED and _depth(value) > MOST_NESTED:
         raise ValueError(f"nested more than {MOST_NESTED} deep")
-    return value
 
 
 def _depth(value: Any) -> int:

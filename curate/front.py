@@ -42,7 +42,10 @@ def init(ctx: click.Context, directory: Path, as_text: bool, base: str | None) -
     ]
     say("\nEdit behaviour.yaml to say what good output is. The examples show the way:")
     click.echo("\n".join(f"  {line}" for line in lines))
-    say("Then delete pairs.jsonl, which holds the examples now, and import your own RAG log: docs/import.md.")
+    say(
+        "Then delete pairs.jsonl, which holds the examples now, and import your own RAG log: docs/import.md,"
+        " or tutelage curate import --help."
+    )
 
 
 @click.command()

@@ -9,6 +9,7 @@ from curate.pointer import MISSING, resolve
 
 MOST_IN_PLACE = 10_000  # subschemas applied to one value; a schema written for people applies a few dozen
 _SAME_PLACE = ("allOf", "anyOf", "oneOf")
+_VALUES = ("enum", "const", "default", "examples")  # under these stand values, no schemas
 _SAME_PLACE_ONE = ("not", "if", "then", "else")
 
 
@@ -18,8 +19,9 @@ def endless_reference(schema: Any) -> str | None:
     A list whose items are such lists is fine, `{"$ref": "#"}` is not: to check a value it would check that value again.
     """
     settled: set[int] = set()  # subschemas from which no way leads back to themselves
+    root = _Root(schema)
     for node in _subschemas(schema):
-        found = _follow(schema, node, "#", set(), settled)
+        found = _follow(root, node, "#", set(), settled)
         if found:
             return found
     return None
@@ -32,14 +34,27 @@ def applied_in_place(schema: Any) -> int:
     keep a validator busy for a billion steps.
     """
     counts: dict[int, int] = {}
+    root = _Root(schema)
 
     def count(node: dict[str, Any]) -> int:
         known = counts.get(id(node))
         if known is None:
-            known = counts[id(node)] = 1 + sum(count(inner) for _, inner in _in_place(schema, node, "#"))
+            known = counts[id(node)] = 1 + sum(count(inner) for _, inner in _in_place(root, node, "#"))
         return known
 
     return max((count(node) for node in _subschemas(schema)), default=0)
+
+
+class _Root:
+    """A whole schema and the parts of it that have a name of their own."""
+
+    def __init__(self, schema: Any) -> None:
+        self.schema = schema
+        self.anchors: dict[str, Any] = {}
+        for node in _subschemas(schema):
+            for key in ("$anchor", "$dynamicAnchor"):
+                if isinstance(node.get(key), str):
+                    self.anchors.setdefault(node[key], node)
 
 
 def _subschemas(schema: Any) -> Iterator[dict[str, Any]]:
@@ -48,12 +63,12 @@ def _subschemas(schema: Any) -> Iterator[dict[str, Any]]:
         node = waiting.pop()
         if isinstance(node, dict):
             yield node
-            waiting += node.values()
+            waiting += (inner for key, inner in node.items() if key not in _VALUES)
         elif isinstance(node, list):
             waiting += node
 
 
-def _follow(root: Any, node: dict[str, Any], name: str, above: set[int], settled: set[int]) -> str | None:
+def _follow(root: _Root, node: dict[str, Any], name: str, above: set[int], settled: set[int]) -> str | None:
     """Depth first over what applies to the same value."""
     if id(node) in above:
         return name
@@ -67,7 +82,7 @@ def _follow(root: Any, node: dict[str, Any], name: str, above: set[int], settled
     return None
 
 
-def _in_place(root: Any, node: dict[str, Any], name: str) -> Iterator[tuple[str, Any]]:
+def _in_place(root: _Root, node: dict[str, Any], name: str) -> Iterator[tuple[str, Any]]:
     for reference in (node.get("$ref"), node.get("$dynamicRef")):
         if isinstance(reference, str) and reference.startswith("#"):
             target = _local(root, reference)
@@ -85,9 +100,8 @@ def _in_place(root: Any, node: dict[str, Any], name: str) -> Iterator[tuple[str,
         yield from ((f"{name}/dependentSchemas/{key}", one) for key, one in depending.items() if isinstance(one, dict))
 
 
-def _local(root: Any, reference: str) -> Any:
+def _local(root: _Root, reference: str) -> Any:
     pointer = reference[1:]
     if pointer.startswith("/"):
-        return resolve(root, pointer)
-    named = (node for node in _subschemas(root) if pointer in (node.get("$anchor"), node.get("$dynamicAnchor")))
-    return next(named, MISSING) if pointer else root
+        return resolve(root.schema, pointer)
+    return root.anchors.get(pointer, MISSING) if pointer else root.schema

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from curate.behaviour import MISSING, Behaviour
 from curate.errors import PairError
-from curate.files import parse_json
+from curate.files import check_nesting, parse_json
 from curate.pairs import Pair, make_pair
 from curate.pointer import in_order
 from curate.records import Record, Unreadable
@@ -26,6 +26,7 @@ from curate.shapes import (
     turns_of,
     without_path,
 )
+from curate.support import stands_in
 
 TARGETS = ("question", "id", "answerable", "accepted", "history", "source", "passages", "output", "meta")
 _PLAIN = ("question", "id", "answerable", "accepted", "history", "source", "passages", "output")
@@ -90,7 +91,9 @@ def to_pair(record: Record, plan: Plan, behaviour: Behaviour) -> Pair | Unreadab
         if plan.fields and data.get("source") is None:
             data["source"] = Path(record.file).name
         pair = make_pair(data, f"{record.file}, line {record.line}")
-        json.dumps(pair.record(), ensure_ascii=False, allow_nan=False).encode("utf-8")
+        line = json.dumps(pair.record(), ensure_ascii=False, allow_nan=False)
+        line.encode("utf-8")
+        check_nesting(line, pair.record())
     except Skip as error:
         return Unreadable(record.file, record.line, str(error))
     except UnicodeEncodeError:
@@ -129,12 +132,14 @@ def _assemble(data: Mapping[str, Any], plan: Plan, behaviour: Behaviour) -> dict
             found[key] = shape(json_text(found[key]))
     found["passages"] = passages_of(json_text(found.get("passages")), plan.fields)
     output = _output(data, found.get("output", MISSING), plan, behaviour)
-    cited = behaviour.citations_of(output) or () if output is not MISSING else ()
-    renamed = _renumber(found["passages"], cited) if plan.renumber_passages else {}
+    silent = plan.abstain_unanswerable and found.get("answerable") is False and behaviour.abstain is not None
+    if plan.renumber_passages:
+        renamed = _renumber(found["passages"], MISSING if silent else output, behaviour)
+        output = output if output is MISSING else _recite(output, renamed, behaviour)
     if output is not MISSING:
-        found["output"] = _recite(output, renamed, behaviour)
+        found["output"] = output
     found["meta"] = _meta(data, plan)
-    if plan.abstain_unanswerable and found.get("answerable") is False and behaviour.abstain is not None:
+    if silent and behaviour.abstain is not None:
         logged = found.get("output", MISSING)
         if logged is not MISSING and not behaviour.abstains(logged):
             found["meta"]["logged_output"] = logged
@@ -151,18 +156,26 @@ def _lookup(data: Mapping[str, Any], target: str, source: str | None) -> Any:
     return None if value is MISSING and target == "answerable" else value
 
 
-def _renumber(passages: Sequence[dict[str, Any]], cited: Sequence[str]) -> dict[str, str]:
-    """Old id -> new one. Raises `Skip` where a cited id belongs to two passages: nobody can tell which was meant."""
-    names = [passage["id"] for passage in passages]
-    twice = next((name for name in cited if names.count(name) > 1), None)
-    if twice is not None:
-        raise Skip(f"{twice} is cited, and {names.count(twice)} passages have that id; give each one its own")
-    renamed = {}
+def _renumber(passages: Sequence[dict[str, Any]], output: Any, behaviour: Behaviour) -> dict[str, list[str]]:
+    """Old id -> new ones; of several passages with a cited id, those in which the answer stands.
+
+    Raises `Skip` where it stands in none of them: nobody can tell which was meant.
+    """
+    renamed: dict[str, list[str]] = {}
+    holding: dict[str, list[str]] = {}
+    answer = MISSING if output is MISSING else behaviour.answer_of(output)
     for number, passage in enumerate(passages, start=1):
         old, passage["id"] = passage["id"], f"p{number}"
-        renamed[old] = passage["id"]
+        renamed.setdefault(old, []).append(passage["id"])
+        if isinstance(answer, str) and stands_in(answer, passage["text"]):
+            holding.setdefault(old, []).append(passage["id"])
         # A number says nothing about where a passage is from, and would make one document of every first passage.
         passage["source"] = passage.get("source") or (None if re.fullmatch(r"p?\d+", old) else old)
+    for name in (behaviour.citations_of(output) or ()) if output is not MISSING else ():
+        count = len(renamed.get(name, ()))
+        if count > 1 and name not in holding:
+            raise Skip(f"{name} is cited, {count} passages have that id, and the answer stands in none of them")
+        renamed[name] = holding[name] if count > 1 else renamed.get(name, [name])
     return renamed
 
 
@@ -194,12 +207,12 @@ def _put(into: dict[str, Any], path: Sequence[str], value: Any) -> None:
     into[path[-1]] = value
 
 
-def _recite(output: Any, renamed: Mapping[str, str], behaviour: Behaviour) -> Any:
+def _recite(output: Any, renamed: Mapping[str, list[str]], behaviour: Behaviour) -> Any:
     cited = behaviour.citations_of(output)
     if not renamed or not cited or behaviour.citations is None or not isinstance(output, dict):
         return output
     result = dict(output)
-    _put(result, behaviour.citations.at.split("/")[1:], [renamed.get(one, one) for one in cited])
+    _put(result, behaviour.citations.at.split("/")[1:], [new for one in cited for new in renamed.get(one, [one])])
     return result
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from curate.card import dataset_card
 from curate.draft import SCHEMA, Draft, frozen, frozen_behaviour, make_draft, planned_splits
-from curate.errors import WorkspaceError
+from curate.errors import TutelageError, WorkspaceError
 from curate.files import atomic_directory, sha256_file, write_text
 from curate.manifest import Input, Manifest, read_manifest, write_manifest
 from curate.pairs import Pair, read_pairs
@@ -90,6 +90,7 @@ def make_release(workspace: Workspace, options: Options | None = None) -> Releas
             raise _nothing_settled(taken)
         pairs = [frozen(pair, behaviour) for pair in taken.pairs]
         past = [] if options.fresh else earlier_releases(workspace)
+        _check_grouping(past, options.group_by)
         draft = make_draft(pairs, behaviour, _held(past), options.fractions or FRACTIONS, options.group_by)
         held = {pair.id for split in SPLITS for pair in draft.splits[split]}
         draft.details["previous"] = past[0].manifest.name if past else None
@@ -137,10 +138,21 @@ def earlier_releases(workspace: Workspace) -> list[Release]:
     return chain
 
 
+def _check_grouping(past: Sequence[Release], group_by: GroupBy) -> None:
+    """Documents whose passages an earlier release put into two splits cannot be kept together any more."""
+    if group_by == "document" and any(release.manifest.details.get("group_by") == "passage" for release in past):
+        raise WorkspaceError(
+            f"the earlier release {past[0].manifest.name} was grouped by passage, so its documents stand in two splits",
+            fix="release with --group-by passage too, or with --fresh, which splits anew",
+        )
+
+
 def _nothing_settled(taken: Taken) -> WorkspaceError:
     counts = Counter(one["rule"] for one in taken.excluded)
     said = ", ".join(f"{rule} {count:,}" for rule, count in sorted(counts.items()))
-    fix = "tutelage curate pull, then status, which says who still has what to judge"
+    fix = "add pairs from other sources"
+    if counts.keys() - {"erased"}:
+        fix = "tutelage curate pull, then status, which says who still has what to judge"
     if counts["not-reviewed"]:
         fix += "; or take the pairs as they are: --unreviewed"
     return WorkspaceError(f"none of the {len(taken.excluded):,} pairs may be released ({said})", fix=fix)
@@ -154,11 +166,15 @@ def next_splits(
     workspace: Workspace, pairs: Sequence[Pair], behaviour: Behaviour, findings: Sequence[Finding]
 ) -> dict[str, Split]:
     """Pair -> the split the next release would put it into, split as the last one was; see `planned_splits`."""
-    past = earlier_releases(workspace)
+    try:
+        past = earlier_releases(workspace)
+        held = _held(past)
+    except TutelageError:  # a damaged release: the split is only a label here
+        return {}
     details = past[0].manifest.details if past else {}
     fractions, group_by = details.get("fractions", FRACTIONS), details.get("group_by", "document")
     plain = [frozen(pair, behaviour) for pair in pairs]
-    return planned_splits(plain, behaviour, findings, _held(past), fractions, group_by)
+    return planned_splits(plain, behaviour, findings, held, fractions, group_by)
 
 
 def _freeze(workspace: Workspace, name: str, draft: Draft, past: Sequence[Release], audit: str) -> Release:

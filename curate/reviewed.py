@@ -92,7 +92,7 @@ def audit_lines(held: Collection[str], settlements: Sequence[Settlement]) -> str
 
 def audited_versions(text: str) -> dict[str, str]:
     """Pair -> the version that was reviewed (`version_of`), from the lines of a release's `review.jsonl`."""
-    lines = [parse_json(line) for line in text.splitlines()]
+    lines = [parse_json(line) for line in text.split("\n") if line]  # not splitlines(): a text may hold U+2028
     return {line["pair"]: line["version"] for line in lines}
 
 

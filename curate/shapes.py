@@ -37,6 +37,8 @@ def at_path(value: Any, path: str) -> Any:
 
 def without_path(record: Mapping[str, Any], path: str) -> dict[str, Any]:
     """A record less what stands at a dotted path, and less the objects that this leaves empty."""
+    if at_path(record, path) is MISSING:
+        return dict(record)
     if path in record:
         return {key: value for key, value in record.items() if key != path}
     head, _, rest = path.partition(".")

@@ -80,8 +80,11 @@ def source_documents(pair: Pair, behaviour: Behaviour, group_by: GroupBy = "docu
 
     `passage` takes the whole source, the part after the `#` too. A passage without a source is its text's hash.
     """
-    passages = supporting_passages(pair, behaviour) or pair.passages[:1]
-    return {_document(passage, group_by) for passage in passages}
+    return _documents(pair, supporting_passages(pair, behaviour), group_by)
+
+
+def _documents(pair: Pair, supporting: Sequence[Passage], group_by: GroupBy) -> set[str]:
+    return {_document(passage, group_by) for passage in supporting or pair.passages[:1]}
 
 
 def _document(passage: Passage, group_by: GroupBy) -> str:
@@ -111,8 +114,9 @@ def tie(
 
 def _own_keys(pair: Pair, behaviour: Behaviour, group_by: GroupBy) -> set[str]:
     keys = {f"id:{pair.id}", f"same:{sha256_value(input_key(pair))}"}
-    keys |= {f"doc:{name}" for name in source_documents(pair, behaviour, group_by)}
-    keys |= {_text_hash(passage) for passage in supporting_passages(pair, behaviour)}
+    supporting = supporting_passages(pair, behaviour)
+    keys |= {f"doc:{name}" for name in _documents(pair, supporting, group_by)}
+    keys |= {_text_hash(passage) for passage in supporting}
     twin = pair.meta.get("twin_of")
     return keys | {f"id:{twin}"} if isinstance(twin, str) and twin else keys
 
@@ -124,7 +128,7 @@ def assign(
 
     Members an earlier release holds keep their split. What is tied to one earlier split follows it; a pair that would
     tie two together is excluded. The rest goes, group by group, where most is missing. Raises `WorkspaceError` where
-    there are fewer groups than splits, or where the earlier splits share a document.
+    there are fewer groups than splits.
     """
     wanted = [split for split in SPLITS if fractions[split] > 0]
     members = sorted(members, key=lambda member: (sha256_text(member.id), member.id))
@@ -147,18 +151,11 @@ def assign(
 
 
 def _owners(anchors: Iterable[Anchor]) -> dict[str, set[Split]]:
-    """Key -> the earlier splits that hold it; a document in two of them is an error."""
+    """Key -> the earlier splits that hold it: of several, where they were made by an older rule."""
     owners: dict[str, set[Split]] = {}
     for anchor in anchors:
         for key in anchor.keys:
             owners.setdefault(key, set()).add(anchor.split)
-    for key, splits in sorted(owners.items()):
-        if len(splits) > 1 and key.startswith("doc:"):
-            raise WorkspaceError(
-                f"the earlier release has {key[4:]!r} in {' and '.join(sorted(splits))}: "
-                "it was grouped by another rule",
-                fix="release with the --group-by of the earlier release, or with --fresh, which splits anew",
-            )
     return owners
 
 
@@ -234,8 +231,9 @@ def _need_groups(groups: Sequence[object], counts: Mapping[Split, Counter[bool]]
             " model has been trained on the earlier release",
         )
     what = "all pairs hang together" if len(groups) == 1 else f"the pairs make only {len(groups)} groups"
+    ties = "shared documents, texts or inputs, near-duplicates and twins"
     raise WorkspaceError(
-        f"{what} (by shared documents, near-duplicates and twins), and {len(empty)} splits need one each",
+        f"{what} (by {ties}), and {len(empty)} splits need one each",
         fix="add pairs from other documents; or `--group-by passage`, where two passages of one document may stand in "
         "two splits; or do without a split: `--fractions 0.7,0,0,0.3`",
     )

@@ -18,11 +18,19 @@ def cited_passages(pair: Pair, behaviour: Behaviour) -> list[Passage]:
 
 
 def supporting_passages(pair: Pair, behaviour: Behaviour) -> list[Passage]:
-    """The passages that hold a pair's answer: the cited ones; of an answer that cites none, those it stands in."""
+    """The passages a pair's answer rests on: the cited ones; of an answer that cites none, one that it stands in.
+
+    One alone, since a short answer ("30 days", "no") also stands in passages it was not taken from: the one that shares
+    most words with the question, the first of several.
+    """
     cited = cited_passages(pair, behaviour)
     if cited or not behaviour.is_answerable(pair):
         return cited
-    return holding_passages(pair, answer_texts(pair, behaviour))
+    holding = holding_passages(pair, answer_texts(pair, behaviour))
+    if len(holding) < 2:
+        return holding
+    asked = set(words_of(pair.question))
+    return [max(holding, key=lambda passage: len(asked.intersection(words_of(passage.text))))]
 
 
 def holding_passages(pair: Pair, answers: Sequence[str]) -> list[Passage]:

@@ -215,8 +215,11 @@ class _Walk:
             behaviour = load_behaviour(release / "behaviour.yaml")
             held = {pair.id: pair for split in SPLITS for pair in read_parquet(release / f"{split}.parquet")}
             reviewed = audited_versions(audit.read_text(encoding="utf-8")) if audit.is_file() else {}
-        except (TutelageError, ValueError, KeyError, TypeError):
+        except TutelageError:
             return "not compared: the release itself is damaged"
+        except (ValueError, KeyError, TypeError) as error:
+            self.find("file-unreadable", audit, f"no line of a review: {error}", RESTORE)
+            return "not compared"
 
         def unchanged(pair: Pair, one: Pair) -> bool:
             if pair.id in reviewed:

@@ -3,6 +3,7 @@ import os
 import random
 import subprocess
 import sys
+import unicodedata
 from itertools import combinations
 
 import pytest
@@ -63,6 +64,19 @@ def test_long_texts_agree_with_every_pair_compared_by_hand():
     together = {pair for cluster in near_duplicates(texts) for pair in combinations(cluster, 2)}
     assert len(alike) > 10
     assert together == set(alike)  # no chains among these, so clusters are the relation itself
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("तीन की मेज़", ["तीन", "की", "मेज़"]),
+        ("ราคาเท่าไหร่ ครับ", ["ราคาเท่าไหร่", "ครับ"]),
+        ("תל־אביב", ["תל", "אביב"]),  # joined by a mark of punctuation
+        ("東京 tower", ["東", "京", "tower"]),
+    ],
+)
+def test_words_of_other_scripts_are_whole(text, words):
+    assert words_of(text) == [unicodedata.normalize("NFKC", one) for one in words]
 
 
 def test_clusters_do_not_depend_on_the_process():

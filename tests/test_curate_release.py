@@ -424,3 +424,17 @@ def test_damage_is_one_message(workspace: Workspace) -> None:
         load_release(workspace.root)
     with pytest.raises(TutelageError, match="no such file"):
         read_parquet(workspace.root / "none.parquet")
+
+
+def test_documents_after_passages_need_a_fresh_split(workspace: Workspace) -> None:
+    make_release(workspace, Options(group_by="passage"))
+    with pytest.raises(WorkspaceError, match="r1 was grouped by passage"):
+        make_release(workspace, Options(name="again"))
+    assert make_release(workspace, Options(name="again", fresh=True)).created
+
+
+def test_a_damaged_release_hides_the_planned_splits_and_stops_nothing_else(workspace: Workspace) -> None:
+    release = make_release(workspace).release
+    (release.directory / "train.parquet").unlink()
+    pairs, behaviour = some_pairs(), load_behaviour(workspace.behaviour)
+    assert next_splits(workspace, pairs, behaviour, check_pairs(pairs, behaviour)) == {}

@@ -31,6 +31,7 @@ from curate.pulling import notice_text, standing_faults
 from curate.release import Options, load_release, make_release
 from curate.review import entries_of
 from curate.review_log import Log, Terms, review_state, write_settled, write_terms
+from curate.reviewed import audited_versions
 from curate.verify import verify
 from curate.workspace import Workspace
 
@@ -326,6 +327,8 @@ def test_a_reviewed_release_still_holds_when_pairs_are_added_and_names_one_that_
     made = make_release(place, Options(name="v1")).release
     write_pairs(place.pairs, map(pair_of, range(15)))
     assert verify(made.directory).findings == []
+    audit = (made.directory / "review.jsonl").read_text().split("\n")[0]
+    assert audited_versions(audit.replace('"blue"', '"bl\u2028ue"') + "\n"), "a line break of Unicode ends no line"
     pairs = [pair_of(number) for number in range(15)]
     pairs[1] = pairs[1].model_copy(update={"output": output("green")})
     pairs[4] = pairs[4].model_copy(update={"meta": {"team": "other"}})

@@ -220,11 +220,26 @@ def test_renumbered_passages_keep_their_names_as_sources_but_numbers_are_none():
     assert [[one.id for one in pair.passages] for pair in pairs] == [["p1", "p2"], ["p1", "p2"], ["p1"]]
 
 
-def test_a_citation_of_a_name_two_passages_have_is_no_citation():
-    chunks = [{"doc_id": "A#2", "text": "Alder is red."}, {"doc_id": "A#2", "text": "Birch is blue."}]
-    made = pair_of({**TRACE, "documents": chunks}, renumber=True)
+def test_chunks_of_one_name_are_told_apart_by_the_answer():
+    chunks = [{"doc_id": "A#2", "text": "Birch is blue."}, {"doc_id": "A#2", "text": "Alder is red."}]
+    assert pair_of({**TRACE, "documents": chunks}, renumber=True).output["citations"] == ["p2"]
+    made = pair_of({**TRACE, "documents": chunks, "answer": "green"}, renumber=True)
     assert isinstance(made, Unreadable)
-    assert "A#2 is cited, and 2 passages have that id" in made.reason
+    assert "A#2 is cited, 2 passages have that id, and the answer stands in none of them" in made.reason
+    silent = pair_of({**TRACE, "documents": chunks, "answer": "green", "accepted_answers": []}, renumber=True)
+    assert silent.output == UNKNOWN, "what it cited does not matter"
+
+
+def test_what_could_not_be_read_again_is_not_imported():
+    deep = json.loads("[" * 199 + "]" * 199)
+    made = pair_of({"query": "A?", "output": {}, "deep": deep}, ["question=query"], ())
+    assert isinstance(made, Unreadable)
+    assert "nested more than" in made.reason
+
+
+def test_a_field_that_a_path_does_not_reach_goes_to_meta():
+    pair = pair_of({"query": "A?", "output": {}, "req": "plain"}, ["question=query", "history=req.history"], ())
+    assert pair.meta == {"req": "plain"}
 
 
 def test_what_no_pair_is_made_of_goes_to_meta():

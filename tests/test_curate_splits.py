@@ -239,6 +239,9 @@ def test_what_cites_nothing_rests_on_the_passage_its_answer_stands_in() -> None:
     gold = Passage(id="p2", text="Refunds take 30 days.", source="handbook.md#refunds")
     answered = make_pair({"id": "a", "question": "How long?", "passages": [noise, gold], "output": "30 days"}, "test")
     assert source_documents(answered, text) == {"handbook.md"}
+    twice = [noise, gold, Passage(id="p3", text="Parcels take 30 days.", source="parcels.md")]
+    short = make_pair({"id": "c", "question": "How long?", "passages": twice, "output": "30 days"}, "test")
+    assert source_documents(short, text) == {"handbook.md"}, "the first of those that hold it"
     other = make_pair({"id": "b", "question": "How long?", "passages": [noise, gold], "output": "A month."}, "test")
     assert source_documents(other, text) == {"shop.md"}, "it stands nowhere: the first"
 
@@ -258,3 +261,11 @@ def test_one_input_and_one_text_are_never_on_two_sides() -> None:
     assert one & two
     assert one & three
     assert not (one | two | three) & four
+
+
+def test_what_touches_a_document_that_an_older_rule_put_on_two_sides_is_left_out() -> None:
+    anchors = [Anchor(frozenset({"doc:a"}), "train"), Anchor(frozenset({"doc:a"}), "test")]
+    others = [Member(f"m{i}", frozenset({f"id:m{i}"}), True) for i in range(8)]
+    done = assign([Member("new", frozenset({"id:new", "doc:a"}), True), *others], anchors)
+    assert done.excluded == {"new": "it would tie test and train together, by the document a"}
+    assert len(done.splits) == 8

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,26 +95,21 @@ def batches_of(questions: Sequence[Question], size: int) -> list[list[Question]]
 
 def read_lines(path: Path, made_by: str) -> dict[str, Line]:
     """The lines of a key by id. What a killed run left half written, or another model wrote, is not there."""
+    return {line["id"]: line for line in all_lines(path) if line.get(MADE_BY) == made_by}
+
+
+def all_lines(path: Path) -> Iterator[Line]:
+    """Every whole line, whoever wrote it; none where there is no file."""
     if not path.is_file():
-        return {}
-    found: dict[str, Line] = {}
+        return
     with path.open("rb") as handle:
         for raw in handle:
             try:
                 line = parse_json(raw.decode("utf-8")) if raw.endswith(b"\n") else None
             except ValueError:
                 continue
-            if isinstance(line, dict) and line.get(MADE_BY) == made_by and isinstance(line.get("id"), str):
-                found[line["id"]] = line
-    return found
-
-
-def count_lines(path: Path) -> int:
-    """How many answers are there, whoever gave them; 0 where there is no file."""
-    if not path.is_file():
-        return 0
-    with path.open("rb") as handle:
-        return sum(raw.endswith(b"\n") for raw in handle)
+            if isinstance(line, dict) and isinstance(line.get("id"), str):
+                yield line
 
 
 def _text(lines: Sequence[Line]) -> str:

@@ -153,7 +153,7 @@ def find_report(directory: Path) -> Path:
 @click.argument("model", metavar="RUN_OR_MODEL")
 @click.option("--release", metavar="NAME", help="Ask this release's test split; the run's own if not given.")
 @click.option("--name", metavar="NAME", help="The report's name; the run's if not given.")
-@click.option("--limit", type=click.IntRange(1), help="Ask at most so many pairs of a split and items of a set.")
+@click.option("--limit", type=click.IntRange(1), help="A first look: at most so many pairs and items of a set.")
 @click.option("--max-new-tokens", type=click.IntRange(1), help="Longest answer; twice the longest wanted and some.")
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Prompts answered at once.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where.")

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -100,36 +100,67 @@ class Endpoint:
         self, side: Side, prompts: Sequence[str], max_new_tokens: int, manner: Manner = LIKELIEST
     ) -> list[Reply]:
         """Answers in the order of the prompts, `concurrency` at a time. Raises `EndpointError`."""
-        model = self.model if side == "tuned" else str(self.served.base_model)
+        model = self._name_of(side)
 
         def ask(prompt: str) -> Reply:
             return self._reply(self._body(model, prompt, max_new_tokens, manner), bool(manner.temperature))
 
-        pool = ThreadPoolExecutor(self.served.concurrency)
-        asked = [pool.submit(ask, prompt) for prompt in prompts]
+        replies = self._all(ask, prompts)
+        if self.served.logprobs and not manner.temperature:
+            self._check_places(replies)
+        return replies
+
+    def _all(self, ask: Callable[[str], Reply], prompts: Sequence[str]) -> list[Reply]:
+        """Ask by several threads. They are daemons: who stops must not wait for answers that nobody wants any more."""
+        waiting: SimpleQueue[tuple[int, str]] = SimpleQueue()
+        done: SimpleQueue[tuple[int, Reply | BaseException]] = SimpleQueue()
+        for one in enumerate(prompts):
+            waiting.put(one)
+
+        def work() -> None:
+            while not self._stop.is_set():
+                try:
+                    number, prompt = waiting.get_nowait()
+                except Empty:
+                    return
+                try:
+                    done.put((number, ask(prompt)))
+                except BaseException as error:  # it is raised again where it is waited for
+                    done.put((number, error))
+
+        for _ in range(min(self.served.concurrency, len(prompts))):
+            Thread(target=work, daemon=True).start()
+        replies: dict[int, Reply] = {}
         try:
-            return [one.result() for one in asked]
+            while len(replies) < len(prompts):
+                number, found = done.get()
+                if isinstance(found, BaseException):
+                    raise found
+                replies[number] = found
         except BaseException:
             self._stop.set()
-            self._client.close()  # those in flight end now, not when their answers come
             raise
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        return [replies[number] for number in range(len(prompts))]
+
+    def _check_places(self, replies: Sequence[Reply]) -> None:
+        """Raise `EndpointError` where of no answer so far the tokens stand in its text; one odd one is no reason."""
+        told = [one for one in replies if one.text and one.tokens is not None]
+        self._placed = self._placed or not told or any(place_tokens(one.text, one.tokens or ()) for one in told)
+        if not self._placed:
+            raise EndpointError(
+                "the tokens that the server names are not those of its answers, so there is no confidence",
+                where=self.url,
+                fix="update it, take confidence from drawn answers (--samples 5), or go without (--no-logprobs);"
+                " each in a report of its own (--name)",
+            )
 
     def confidence(self, behaviour: Behaviour, answer: Reply) -> float | None:
         """The same number as in process: see `answering.confidence_of`."""
         if answer.logprobs is None or answer.tokens is None:
             return None
         places = place_tokens(answer.text, answer.tokens)
-        if places is None and self._placed:  # one odd answer is no reason to stop
-            return None
         if places is None:
-            raise EndpointError(
-                "the tokens that the server names are not those of its answers, so there is no confidence",
-                where=self.url,
-                fix="update it, take confidence from drawn answers (--samples 5), or go without (--no-logprobs)",
-            )
-        self._placed = self._placed or bool(places)
+            return None
 
         def within(span: tuple[int, int]) -> list[int]:
             return [i for i, (start, end) in enumerate(places) if start < span[1] and end > span[0]]
@@ -151,9 +182,12 @@ class Endpoint:
         named = {"Served model": self.model}
         return named | ({"Served base": self.served.base_model} if self.served.base_model else {})
 
-    def key(self) -> list[str]:
-        """What marks its answers beside the run or name: the facts, the address (hashed), and what was asked for."""
-        return [*self.facts().values(), sha256_text(self.url), str(self.served.logprobs)]
+    def key(self, side: Side) -> list[str]:
+        """What marks its answers beside the run and the side: the served name, the address (hashed), what was asked."""
+        return [self._name_of(side), sha256_text(self.url), str(self.served.logprobs)]
+
+    def _name_of(self, side: Side) -> str:
+        return self.model if side == "tuned" else str(self.served.base_model)
 
     def _body(self, model: str, prompt: str, max_new_tokens: int, manner: Manner) -> dict[str, Any]:
         body: dict[str, Any] = {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from curate.errors import WorkspaceError
 from curate.files import sha256_tree
-from eval.answering import MADE_BY, Line, append_lines, count_lines, read_lines, write_lines
+from eval.answering import MADE_BY, Line, all_lines, append_lines, write_lines
 from eval.planning import Setting, key_of, would_lose
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ def find_tasks(setting: Setting) -> Any:
             fix="name a run, and leave --endpoint out",
         )
     for side, file in FILES.items():
-        path = setting.directory / file
-        lost = count_lines(path) - sum(len(read_lines(path, key)) for key in _keys(setting, side, names).values())
+        path, keys = setting.directory / file, set(_keys(setting, side, names).values())
+        lost = sum(line.get(MADE_BY) not in keys for line in all_lines(path))
         if lost:
             raise would_lose(lost, path)
     return _manager(names, request.tasks_path) if names else None
@@ -90,7 +90,8 @@ def _answer_side(setting: Setting, subject: Subject, side: Side, names: Sequence
     from curate.console import say
 
     path, wanted = setting.directory / FILES[side], _keys(setting, side, names)
-    done = {name: list(read_lines(path, key).values()) for name, key in wanted.items()}
+    there = list(all_lines(path))  # of a group of tasks several lines bear one id
+    done = {name: [line for line in there if line.get(MADE_BY) == key] for name, key in wanted.items()}
     done = {name: lines for name, lines in done.items() if lines and len(lines) == lines[0]["of"]}
     write_lines(path, [line for lines in done.values() for line in lines])
     for name in names:

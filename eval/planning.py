@@ -14,7 +14,7 @@ from curate.files import sha256_text, sha256_value
 from curate.manifest import Input
 from curate.pairs import Pair
 from curate.release import Release
-from eval.answering import Job, Line, Question, agreement, answer_all, count_lines, read_lines
+from eval.answering import MADE_BY, Job, Line, Question, agreement, all_lines, answer_all
 from eval.subject import LIKELIEST, Asked, Manner, Side, Subject
 
 if TYPE_CHECKING:
@@ -110,18 +110,17 @@ def check_kept(directory: Path, jobs: Sequence[Job]) -> None:
     planned = {job.path.name: job for job in jobs}
     for name in FILES:
         path, job = directory / name, planned.get(name)
-        there = count_lines(path)
-        if job:
-            kept = read_lines(path, job.made_by)
-            there -= sum(question.id in kept for question in job.questions)
-        if there:
-            raise would_lose(there, path)
+        asked = {question.id for question in job.questions} if job else set()
+        lost = sum(not job or line.get(MADE_BY) != job.made_by or line["id"] not in asked for line in all_lines(path))
+        if lost:
+            raise would_lose(lost, path)
 
 
 def would_lose(answers: int, path: Path) -> WorkspaceError:
     """The error for a command under which `answers` in a file would be thrown away."""
     return WorkspaceError(
-        f"{answers:,} of the answers there were given under other options, or would not be asked for now",
+        f"{answers:,} of the answers there were given otherwise (other options, another device or address, an older"
+        " version), or would not be asked for now",
         where=str(path),
         fix="take the options it was begun with, give this one another name (--name), or delete the directory",
     )
@@ -245,7 +244,8 @@ def room(setting: Setting, wanted: Sequence[str]) -> int:
 def key_of(setting: Setting, side: Side, most: int, more: Sequence[Any] = ()) -> str:
     """What marks the lines of one asker and one way of asking."""
     hashes = {role: one.sha256 for role, one in setting.inputs().items()}
-    made = [hashes, side, most, setting.request.batch_size, *setting.subject.key(), *more]
+    request = setting.request
+    made = [hashes, side, most, request.batch_size, request.limit, *setting.subject.key(side), *more]
     return sha256_value(made)[:16]
 
 

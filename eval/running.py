@@ -55,7 +55,7 @@ def evaluate(workspace: Workspace, request: Request) -> tuple[Path, dict[str, An
         subject = find_subject(workspace, request.model, request.device)
     release = find_release(workspace, subject, request.release)
     asked = choose_pairs(release, subject.run, request.limit)
-    directory = workspace.reports / report_name(subject, release, request.name)
+    directory = workspace.reports / report_name(subject, release, request.name, request.limit)
     setting = Setting(subject, release, asked, held_out_items(subject, request.limit), request, directory)
     if request.constrained and not setting.behaviour.is_json:
         what = "--constrained binds outputs to a JSON Schema, and the outputs of this behaviour are text"
@@ -74,10 +74,14 @@ def find_release(workspace: Workspace, subject: Subject | Endpoint, named: str |
     return load_release(workspace.find("release", named))
 
 
-def report_name(subject: Subject | Endpoint, release: Release, named: str | None) -> str:
-    """The name asked for, else the run's, with the release's where that is not the one it was trained on."""
+def report_name(subject: Subject | Endpoint, release: Release, named: str | None, limit: int | None) -> str:
+    """The name asked for, else the run's, with the release's where that is not the one it was trained on.
+
+    A look at a few pairs gets a name of its own, so that it stands in the way of nothing.
+    """
     own = subject.run and subject.run.manifest.inputs["release"].sha256 == release.manifest.sha256
     name = named or (subject.name if own else f"{subject.name}-on-{release.manifest.name}")
+    name += f"-limit-{limit}" if limit and not named else ""
     if not _NAME.fullmatch(name):
         fix = "letters, digits, dots, dashes and underscores: --name first"
         raise WorkspaceError(f"{name!r} cannot be a report's name", fix=fix)
@@ -99,8 +103,11 @@ def open_report(directory: Path, inputs: dict[str, Input]) -> Iterator[dict[str,
             for left in directory.glob(".*.partial"):  # of writes that were killed
                 left.unlink()
             write_json(_begun(directory), {role: one.sha256 for role, one in inputs.items()})
-            yield inputs
-            _begun(directory).unlink()
+            try:
+                yield inputs
+            finally:
+                if (directory / NAME).is_file():  # it is finished, now or still
+                    _begun(directory).unlink()
     except Timeout:
         raise WorkspaceError("another tutelage eval run is writing this report", where=str(directory)) from None
 

@@ -142,8 +142,8 @@ class Subject:
             found["Trained with"] = ", ".join(f"{name} {one}" for name, one in run.manifest.details["versions"].items())
         return found
 
-    def key(self) -> list[str]:
-        """What marks its answers beside the run or model: the facts, and what kind of device computes them."""
+    def key(self, side: Side) -> list[str]:
+        """What marks its answers beside the run or model and the side: the facts, and what kind of device computes."""
         from train.model import choose_device
 
         return [*self.facts().values(), choose_device(self.device)]

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -267,16 +268,42 @@ def test_a_refusal_ends_at_once_while_others_are_tried_again() -> None:
     assert len(asked) == count < 50
 
 
+def test_who_stops_does_not_wait_for_answers_in_flight() -> None:
+    """One answer is refused while another is on its way from a real server, which takes its time."""
+    slow = threading.Event()
+
+    class Slow(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            refused = b"refuse" in self.rfile.read(int(self.headers["content-length"]))
+            if not refused:
+                slow.wait(20)
+            self.send_error(400)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    asker = Endpoint("e", Served(f"http://127.0.0.1:{server.server_port}", "m", concurrency=4))
+    refuse = json.dumps([{"role": "user", "content": "refuse"}])
+    begun = time.monotonic()
+    with pytest.raises(EndpointError, match="400"):
+        asker.answer("tuned", [ASKED, ASKED, refuse], 5)
+    assert time.monotonic() - begun < 10
+    slow.set()
+    server.shutdown()
+
+
 def test_tokens_that_are_not_those_of_the_answers_are_said() -> None:
     def handler(_: httpx.Request) -> httpx.Response:
         document = completion()
         document["choices"][0]["logprobs"]["content"] = [{"token": "Ġthat", "logprob": -0.1}]
         return httpx.Response(200, json=document)
 
-    asker = endpoint(handler)
-    (reply,) = asker.answer("tuned", [ASKED], 5)
     with pytest.raises(EndpointError, match="not those of its answers"):
-        asker.confidence(eval_cases.behaviour(), reply)
+        endpoint(handler).answer("tuned", [ASKED], 5)
+    asker = endpoint(lambda _: httpx.Response(200, json=completion()))
+    asker.answer("tuned", [ASKED], 5)
+    asker._client = httpx.Client(transport=httpx.MockTransport(handler))
+    (odd,) = asker.answer("tuned", [ASKED], 5)
+    assert asker.confidence(eval_cases.behaviour(), odd) is None, "one odd answer among others"
 
 
 def test_a_blank_that_a_server_leaves_out_is_passed_over() -> None:
@@ -294,10 +321,12 @@ def test_a_key_that_no_header_can_hold_is_refused_unseen(key: str, monkeypatch: 
 
 def test_answers_of_another_address_are_others() -> None:
     keys = [
-        Endpoint("e", served, None, httpx.MockTransport(lambda _: httpx.Response(500))).key()
+        Endpoint("e", served, None, httpx.MockTransport(lambda _: httpx.Response(500))).key("tuned")
         for served in (Served(URL, "m"), Served("http://other.test/v1", "m"), Served(URL, "m", logprobs=False))
     ]
     assert len({tuple(key) for key in keys}) == 3
+    more = Endpoint("e", Served(URL, "m", "base"), None, httpx.MockTransport(lambda _: httpx.Response(500)))
+    assert more.key("tuned") == keys[0], "a base beside it changes none of its own answers"
     assert all("server.test" not in part for key in keys for part in key)
 
 

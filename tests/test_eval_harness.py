@@ -83,6 +83,15 @@ def test_tasks_are_paired_item_by_item(run_root: Path, monkeypatch: pytest.Monke
     ask(run_root, **wanted)
     assert read_json(report / "scores.json") == scores
     with pytest.raises(WorkspaceError, match="has no task nonsense"):
-        ask(run_root, tasks=("nonsense",))
-    ask(run_root, limit=10)
-    assert not (report / "tasks-base.jsonl").exists()
+        ask(run_root, tasks=("nonsense",), name="other")
+    assert not (run_root / "reports/other/predictions.jsonl").exists(), "known before anything is answered"
+    with pytest.raises(WorkspaceError, match="20 of the answers there"):
+        ask(run_root, limit=10)
+    assert len(lines(report / "tasks-base.jsonl")) == 20
+    monkeypatch.undo()
+    (run_root / "tasks/both.yaml").write_text("group: both\ntask: [tiny_choice, tiny_said]\n")
+    group = {**wanted, "tasks": ("both",), "name": "group"}
+    _, first = ask(run_root, **group)
+    assert set(first["retention"]["sets"]) == {"copy", "count", "tiny_choice", "tiny_said"}
+    monkeypatch.setattr("eval.harness._evaluate", refuse)
+    assert ask(run_root, **group)[1] == first

@@ -257,7 +257,7 @@ def test_more_ways_of_asking_stand_beside_the_plain_one(run_root: Path, whole: P
     before = {path.name: path.read_bytes() for path in report.iterdir()}
     ask(run_root, samples=3, constrained=True, limit=6, max_new_tokens=40, name="more")
     assert {path.name: path.read_bytes() for path in report.iterdir()} == before
-    with pytest.raises(WorkspaceError, match="6 of the answers there were given under other options"):
+    with pytest.raises(WorkspaceError, match="6 of the answers there were given otherwise"):
         ask(run_root, limit=6, max_new_tokens=40, name="more")
     with pytest.raises(WorkspaceError, match="would not be asked for now"):
         ask(run_root, samples=3, limit=6, max_new_tokens=40, name="more")
@@ -270,15 +270,15 @@ def test_a_finished_report_outlives_a_command_that_fails_or_asks_for_less(whole:
     with pytest.raises(TrainingError, match="no GPU"):
         ask(whole, device="cuda")
     with pytest.raises(WorkspaceError, match="of the answers there"):
-        ask(whole, limit=3)
+        ask(whole, limit=3, name="first")
     with pytest.raises(WorkspaceError, match="of the answers there"):
         ask(whole, batch_size=4)
     assert {path.name: path.read_bytes() for path in report.iterdir()} == before
     assert [one for one in verify(report, whole).findings if "reports" in one.where] == []
 
 
-def test_a_first_look_at_a_few_pairs_may_grow_into_the_whole(run_root: Path, whole: Path) -> None:
-    ask(run_root, limit=4)
+def test_a_first_look_at_a_few_pairs_stands_in_the_way_of_nothing(run_root: Path, whole: Path) -> None:
+    assert ask(run_root, limit=4)[0].name == "first-limit-4"
     ask(run_root)
     assert timeless(run_root / "reports/first") == timeless(whole / "reports/first")
 

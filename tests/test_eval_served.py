@@ -87,7 +87,7 @@ def test_a_served_name_needs_no_run(run_root: Path, monkeypatch: pytest.MonkeyPa
 
     serve(monkeypatch, Server())
     report, scores = ask(run_root, model="hosted", served=Served("http://server.test", "good"), limit=3, samples=2)
-    assert report.name == "hosted-on-r"
+    assert report.name == "hosted-on-r-limit-3"
     assert scores["baseline"] is None
     manifest = read_manifest(report, "report")
     assert manifest.inputs["model"].path == "endpoint:good"

@@ -16,7 +16,7 @@ from train.memory import (
     estimate,
     is_checkpointing,
     lengths_of,
-    linear_names,
+    module_names,
     shape_of,
     unknown_targets,
 )
@@ -110,17 +110,17 @@ def check_memory(fit: Fit) -> list[Finding]:
 
 
 def check_targets(recipe: Recipe) -> list[Finding]:
-    """Rule `lora-targets`: an entry that names no linear layer of the base would silently train nothing."""
+    """Rule `lora-targets`: an entry that names no module of the base would silently train nothing."""
     from train.model import load_config
 
-    names = linear_names(load_config(recipe.base))
+    names = module_names(load_config(recipe.base))
     known = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
     return [
         Finding(
             rule="lora-targets",
             level="error",
             where="lora.targets",
-            message=f"{one!r} names no linear layer of the base (its head takes no adapter)",
+            message=f"{one!r} names no layer of the base (its head takes no adapter)",
             fix=f"name some of: {known}; or all-linear",
         )
         for one in unknown_targets(names, recipe.lora.targets)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from train.processes import is_sharded
 from train.recipe import Lora, Recipe
 
 BLOCK, BLOCKS = 64, 256  # weights that share one constant, and blocks that share one constant of those
@@ -72,9 +73,12 @@ class Estimate:
 
 
 def unknown_targets(names: Sequence[str], targets: str | tuple[str, ...]) -> list[str]:
-    """The entries of `lora.targets` that match none of these names of linear layers."""
-    each = [targets] if isinstance(targets, str) else [(one,) for one in targets]
-    return [one if isinstance(one, str) else one[0] for one in each if not any(_is_target(name, one) for name in names)]
+    """The entries of `lora.targets` that match none of these names of modules; `all-linear` is none of them."""
+    if targets == "all-linear":
+        return []
+    each: list[str | tuple[str, ...]] = [targets] if isinstance(targets, str) else [(one,) for one in targets]
+    lost = [one for one in each if not any(_is_target(name, one) for name in names)]
+    return [one if isinstance(one, str) else one[0] for one in lost]
 
 
 def build_empty(config: Any) -> Any:
@@ -86,9 +90,11 @@ def build_empty(config: Any) -> Any:
         return AutoModelForCausalLM.from_config(config)
 
 
-def linear_names(config: Any) -> list[str]:
-    """Names of the layers that an adapter can go on: linear, and not the head."""
-    return [name for name, _ in _quantised(build_empty(config))]
+def module_names(config: Any) -> list[str]:
+    """Names of the modules that have no parts, the head apart: it takes no adapter."""
+    model = build_empty(config)
+    head = model.get_output_embeddings()
+    return [name for name, one in model.named_modules() if one is not head and not any(one.children())]
 
 
 def shape_of(config: Any, lora: Lora) -> Shape:
@@ -143,7 +149,7 @@ def _inner(text: Any) -> int:
 
 def lengths_of(prepared: Any) -> Lengths:
     """The lengths of what would be trained on, with room for the answers that the base has yet to give."""
-    from train.rendering import encode, render_prompt
+    from train.rendering import encode, render_pairs
 
     recipe = prepared.recipe
     rows = [*prepared.kept(prepared.train), *prepared.kept(prepared.validation)]
@@ -151,14 +157,13 @@ def lengths_of(prepared: Any) -> Lengths:
     answer = max((len(one.ids) - one.prompt_tokens for one in rows), default=0)
     replayed = replayed_answer = 0
     if recipe.guards.rehearsal and prepared.prompts:
-        prompts = encode(
-            prepared.tokenizer, [render_prompt(prepared.tokenizer, one.messages()) for one in prepared.prompts]
-        )
+        items = [(one.id, one.messages(), "answer") for one in prepared.prompts]
+        prompts = [row.prompt_tokens for row in render_pairs(prepared.tokenizer, items, prepared.stop)]
         own = recipe.guards.rehearsal.source == "self"
         given = encode(prepared.tokenizer, [str(one.answer or "") for one in prepared.prompts])
         answers = [OWN_ANSWER_TOKENS if own else len(one) + 1 for one in given]
         replayed_answer = max(answers)
-        replayed = max(len(one) + more for one, more in zip(prompts, answers, strict=True))
+        replayed = max(one + more for one, more in zip(prompts, answers, strict=True))
     kl = recipe.guards.kl_to_base
     on_kl = (replayed_answer if kl.on == "rehearsal" else max(answer, replayed_answer)) if kl else 0
     return Lengths(max(longest, replayed), max(answer, replayed_answer), on_kl, replayed)
@@ -231,4 +236,6 @@ def _head_bytes(shape: Shape, recipe: Recipe, lengths: Lengths, device: str) -> 
     # of both models logits and log-probabilities in float32, and on the way back the gradient of the tuned one's
     kl = micro * lengths.kl_answer * shape.vocabulary * (number + 7 * 4)
     evaluation = min(EVALUATED * answers, EVALUATED_TILE) * shape.vocabulary * (plain + 7 * 4)
+    if is_sharded():  # then an evaluation has the whole logits, of both models
+        evaluation += 2 * EVALUATED * micro * lengths.longest * shape.vocabulary * number
     return float(max(tile + kl, evaluation))

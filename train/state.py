@@ -113,9 +113,10 @@ def _resumed(workspace: Workspace, name: str | None) -> Path:
 
 def check_same(directory: Path, before: dict[str, Input], now: dict[str, Input]) -> None:
     """Raise `TrainingError` that names each input which is another than the run was begun with."""
-    changed = [role for role in now if role not in before or before[role].sha256 != now[role].sha256]
+    known = [role for role in now if role in before]  # a run begun by an older version names fewer
+    changed = [role for role in known if before[role].sha256 != now[role].sha256]
     if changed:
-        told = ", ".join(f"{role} ({before[role].path} -> {now[role].path})" for role in changed if role in before)
+        told = ", ".join(f"{role} ({before[role].path} -> {now[role].path})" for role in changed)
         raise TrainingError(
             f"the run was begun with another {told}; it cannot go on with this one",
             where=str(directory),

@@ -88,7 +88,7 @@ def train(workspace: Workspace, request: Request) -> Run:
     if findings and is_main():
         say(summary(findings))
     with open_together(workspace, request.name, request.resume, inputs) as opened, _how_to_go_on(opened):
-        from_main(lambda: write_bytes(opened.directory / RECIPE, written))
+        from_main(lambda: _keep_what_was_written(opened.directory, written, recipe))
         write_beside_runs(workspace.root, opened.directory.name)
         log = Log(opened.directory / LOG)
         model, data, targets = gather(prepared, inputs["base"].sha256, workspace.root / ".cache")
@@ -115,6 +115,13 @@ def _when_memory_ran_out(fit: Fit, opened: Opened) -> str:
     )
 
 
+def _keep_what_was_written(directory: Path, written: bytes, recipe: Recipe) -> None:
+    """The recipe and the files of items it names, as they are now: they may be edited for the next run meanwhile."""
+    write_bytes(directory / RECIPE, written)
+    for role, path in named_files(recipe).items():
+        write_bytes(directory / f"{role}.jsonl", path.read_bytes())
+
+
 @contextmanager
 def _how_to_go_on(opened: Opened) -> Iterator[None]:
     """Say, where training is interrupted, by which command it goes on."""
@@ -136,7 +143,7 @@ def _inputs(workspace: Workspace, written: bytes, recipe: Recipe, release: Relea
         "recipe": Input(path=RECIPE, sha256=hashlib.sha256(written).hexdigest()),  # the copy beside the manifest
         "base": base_input(recipe.base, somewhere),
         **{
-            role: Input(path=_relative(path, somewhere), sha256=sha256_file(path))
+            role: Input(path=f"{role}.jsonl", sha256=sha256_file(path))  # copies too
             for role, path in named_files(recipe).items()
         },
     }

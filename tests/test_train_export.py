@@ -215,6 +215,18 @@ def test_a_gentle_adapter_is_merged_although_rounding_moves_the_logits_more(
     assert done.manifest.details["check"]["share_off"] > LARGEST_SHARE
 
 
+def test_a_merge_that_forgot_a_gentle_adapter_is_refused(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft.tuners.lora import LoraModel
+
+    place, _, _, _ = made
+    monkeypatch.setattr(Run, "scale", property(lambda self: 0.002))
+    monkeypatch.setattr(LoraModel, "merge_and_unload", lambda self, **_: self.unload())
+    with pytest.raises(TrainingError, match="q_proj is off by"):
+        export(place, "run1", "merged", tmp_path / "out")
+
+
 def test_logits_that_are_no_numbers_are_refused() -> None:
     import torch
 

@@ -145,8 +145,8 @@ class Endpoint:
     def _check_places(self, replies: Sequence[Reply]) -> None:
         """Raise `EndpointError` where of no answer so far the tokens stand in its text; one odd one is no reason."""
         told = [one for one in replies if one.text and one.tokens is not None]
-        self._placed = self._placed or not told or any(place_tokens(one.text, one.tokens or ()) for one in told)
-        if not self._placed:
+        self._placed = self._placed or any(place_tokens(one.text, one.tokens or ()) for one in told)
+        if told and not self._placed:
             raise EndpointError(
                 "the tokens that the server names are not those of its answers, so there is no confidence",
                 where=self.url,

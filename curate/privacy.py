@@ -76,11 +76,17 @@ def _emails(text: str) -> Iterator[Span]:
             yield "e-mail address", match.start(), match.end()
 
 
-def _shorter(text: str, start: int, end: int, least: int) -> Iterator[tuple[int, str]]:
-    """(end, text) of a match and of it without its last groups: words and numbers of another kind may follow it."""
-    for at in range(end, start + least - 1, -1):
-        if text[at - 1].isalnum() and not text[at : at + 1].isalnum():
-            yield at, text[start:at].replace("\u00a0", " ")
+def _end(text: str, match: re.Match[str], least: int, is_valid: Test) -> int | None:
+    """Where the longest valid part of a match ends that begins where it does; None where there is none.
+
+    Words and numbers of another kind may follow what was looked for: groups are taken off at the end, down to `least`
+    characters.
+    """
+    for at in range(match.end(), match.start() + least - 1, -1):
+        whole = text[at - 1].isalnum() and not text[at : at + 1].isalnum()
+        if whole and is_valid(text[match.start() : at].replace("\u00a0", " ")):
+            return at
+    return None
 
 
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?:[ \u00a0]?[A-Z0-9]){11,30}\b")
@@ -90,10 +96,9 @@ def _ibans(text: str) -> Iterator[Span]:
     from stdnum import iban
 
     for match in _IBAN.finditer(text):
-        for end, found in _shorter(text, *match.span(), 15):
-            if iban.is_valid(found):
-                yield "IBAN", match.start(), end
-                break
+        end = _end(text, match, 15, iban.is_valid)
+        if end:
+            yield "IBAN", match.start(), end
 
 
 _CARD = re.compile(r"(?<![\w.,+-])\d(?:[ \u00a0-]?\d){12,18}(?![\w-])(?![.,]\d)")
@@ -104,14 +109,17 @@ _ISSUERS = re.compile(
 
 
 def _cards(text: str) -> Iterator[Span]:
+    for match in _CARD.finditer(text):
+        end = _end(text, match, 13, _is_card)
+        if end:
+            yield "payment card number", match.start(), end
+
+
+def _is_card(text: str) -> bool:
     from stdnum import luhn
 
-    for match in _CARD.finditer(text):
-        for end, found in _shorter(text, *match.span(), 13):
-            digits = re.sub(r"\D", "", found)
-            if _ISSUERS.fullmatch(digits) and luhn.is_valid(digits):
-                yield "payment card number", match.start(), end
-                break
+    digits = re.sub(r"\D", "", text)
+    return _ISSUERS.fullmatch(digits) is not None and luhn.is_valid(digits)
 
 
 class _Number(NamedTuple):
@@ -199,18 +207,17 @@ _REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "BE", "CH", "AT", "SE", "P
 
 def _phones(text: str) -> Iterator[Span]:
     for match in _INTERNATIONAL.finditer(text):
-        for end, found in _shorter(text, *match.span(), 9):
-            if _is_phone("+" + re.sub(r"^(?:\+|00)", "", found), None):
-                yield "phone number", match.start(), end
-                break
+        end = _end(text, match, 9, lambda found: _is_phone("+" + re.sub(r"^(?:\+|00)", "", found), None))
+        if end:
+            yield "phone number", match.start(), end
     for match in _AMERICAN.finditer(text):
         if _is_phone(match.group(), "US"):
             yield "phone number", match.start(), match.end()
     for match in _NATIONAL.finditer(text):
-        for end, found in _shorter(text, *match.span(), 7) if _before(text, match.start(), _CUE) else ():
-            if any(_is_phone(found, region) for region in _REGIONS):
+        if _before(text, match.start(), _CUE):
+            end = _end(text, match, 7, lambda found: any(_is_phone(found, region) for region in _REGIONS))
+            if end:
                 yield "phone number", match.start(), end
-                break
 
 
 def _is_phone(text: str, region: str | None) -> bool:

@@ -228,8 +228,9 @@ def _count_faults(entries: Iterable[Entry], pairs: dict[str, Pair], behaviour: B
     faults: dict[str, int] = defaultdict(int)
     for entry in entries:
         pair = pairs.get(entry.pair)
-        about = entry.round == "review" and pair is not None and entry.version == version_of(pair)
-        if pair is not None and about and entry.status == "submitted":
+        if pair is None or (entry.round, entry.status) != ("review", "submitted"):
+            continue
+        if entry.version == version_of(pair):
             faults[entry.reviewer] += read_judgement(entry, pair, behaviour).fault is not None
     return faults
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eval.abstention import RIGHT
-from eval.canvas import BAR, Mark, Picture, bars, dot, legend_of, line, linear, percent, rect, shorten, text
+from eval.canvas import BAR, Mark, Picture, bars, clip, dot, legend_of, line, linear, percent, rect, text
 from eval.pictures import Scores, part_of
 
 MOST_DRAWN = 12  # parts of one slice that are drawn; all of them stand in its table
@@ -56,7 +56,7 @@ def _slice(number: int, found: Mapping[str, Any], overall: float | None) -> Pict
         if overall is not None:
             marks.append(line(x(overall), y + 17, x(overall), y + 31, "bound"))
         marks.append(dot(x(one["right"]["value"]), y + 24, "tuned"))
-        marks.append(text(8, y + 13, _shorten(_named(one["value"])), "label strong"))
+        marks.append(text(8, y + 13, clip(_named(one["value"]), 32), "label strong"))
         marks.append(text(352, y + 13, f"{percent(one['right']['value'])}, n = {one['n']:,}", "tick", "end"))
     marks += [text(8, bottom + 13, "0", "tick"), text(352, bottom + 13, "100\u00a0%", "tick", "end")]
     if overall is not None:
@@ -84,10 +84,6 @@ def slice_sentence(found: Mapping[str, Any]) -> str:
 
 def _named(value: str | None) -> str:
     return "without one" if value is None else value
-
-
-def _shorten(words: str) -> str:
-    return shorten(words, 32)
 
 
 def latency(scores: Scores) -> Picture | None:

@@ -49,7 +49,7 @@ def percent(value: float | None, digits: int = 1) -> str:
     return f"{text}\u00a0%"
 
 
-def shorten(words: str, most: int) -> str:
+def clip(words: str, most: int) -> str:
     """A label that leaves room for the number beside it."""
     return words if len(words) <= most else f"{words[: most - 1]}…"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from curate.errors import WorkspaceError
 from curate.files import sha256_tree
@@ -17,15 +17,23 @@ from eval.answering import MADE_BY, Line, all_lines, append_lines, write_lines
 from eval.planning import Setting, key_of, would_lose
 
 if TYPE_CHECKING:
-    from eval.subject import Side, Subject
+    from eval.subject import Side
 
 FILES: dict[Side, str] = {"base": "tasks-base.jsonl", "tuned": "tasks-tuned.jsonl"}
 INSTALL = "pip install 'tutelage[harness]'"
 GRADES = ("exact_match", "acc", "acc_norm", "pass@1", "prompt_level_strict_acc")  # which of a task's measures decides
 
 
-def find_tasks(setting: Setting) -> Any:
-    """The harness's manager of the tasks asked for, None where none is. Before anything is answered.
+class Tasks(NamedTuple):
+    """The tasks asked for, the harness's manager of them, and side -> task -> what marks its lines."""
+
+    names: list[str]
+    manager: Any
+    keys: dict[Side, dict[str, str]]
+
+
+def find_tasks(setting: Setting) -> Tasks:
+    """The tasks asked for; of no tasks no manager. Before anything is answered.
 
     Raises `WorkspaceError` for tasks that the harness does not have, and where answers to tasks would be thrown away.
     """
@@ -38,32 +46,24 @@ def find_tasks(setting: Setting) -> Any:
             "tasks of the harness compare a run with its base, and both must be here",
             fix="name a run, and leave --endpoint out",
         )
+    own = sha256_tree(request.tasks_path) if request.tasks_path and request.tasks_path.is_dir() else None
+    keys: dict[Side, dict[str, str]] = {
+        side: {name: key_of(setting, side, 0, [name, own]) for name in names} for side in FILES
+    }
     for side, file in FILES.items():
-        path, keys = setting.directory / file, set(_keys(setting, side, names).values())
-        lost = sum(line.get(MADE_BY) not in keys for line in all_lines(path))
+        path = setting.directory / file
+        lost = sum(line.get(MADE_BY) not in keys[side].values() for line in all_lines(path))
         if lost:
             raise would_lose(lost, path)
-    return _manager(names, request.tasks_path) if names else None
+    return Tasks(names, _manager(names, request.tasks_path) if names else None, keys)
 
 
-def answer_tasks(setting: Setting, manager: Any) -> dict[str, list[Line]]:
-    """File -> lines {"id", "set", "correct"} of every task asked for, by both sides; {} where none is asked for.
+def answer_tasks(setting: Setting, tasks: Tasks) -> dict[str, list[Line]]:
+    """File -> lines {"id", "set", "correct"} of every task, by both sides; {} where none is asked for.
 
-    Raises `WorkspaceError` for tasks with no right and wrong per item. `manager` is that of `find_tasks`.
+    Raises `WorkspaceError` for tasks with no right and wrong per item.
     """
-    from eval.subject import Subject
-
-    names, subject = list(dict.fromkeys(setting.request.tasks)), setting.subject
-    if not names or not isinstance(subject, Subject):
-        return {}
-    return {FILES[side]: _answer_side(setting, subject, side, names, manager) for side in ("base", "tuned")}
-
-
-def _keys(setting: Setting, side: Side, names: Sequence[str]) -> dict[str, str]:
-    """Task -> what marks its lines."""
-    request = setting.request
-    own = sha256_tree(request.tasks_path) if request.tasks_path and request.tasks_path.is_dir() else None
-    return {name: key_of(setting, side, 0, [name, request.limit, own]) for name in names}
+    return {FILES[side]: _answer_side(setting, side, tasks) for side in FILES} if tasks.names else {}
 
 
 def _manager(names: Sequence[str], path: Path | None) -> Any:
@@ -86,32 +86,35 @@ def _manager(names: Sequence[str], path: Path | None) -> Any:
     return manager
 
 
-def _answer_side(setting: Setting, subject: Subject, side: Side, names: Sequence[str], manager: Any) -> list[Line]:
+def _answer_side(setting: Setting, side: Side, tasks: Tasks) -> list[Line]:
     from curate.console import say
 
-    path, wanted = setting.directory / FILES[side], _keys(setting, side, names)
+    path, wanted = setting.directory / FILES[side], tasks.keys[side]
     there = list(all_lines(path))  # of a group of tasks several lines bear one id
     done = {name: [line for line in there if line.get(MADE_BY) == key] for name, key in wanted.items()}
     done = {name: lines for name, lines in done.items() if lines and len(lines) == lines[0]["of"]}
     write_lines(path, [line for lines in done.values() for line in lines])
-    for name in names:
+    for name in tasks.names:
         if name in done:
             continue
         say(f"{name}: asked by the harness, {side}")
-        found = _evaluate(subject, side, name, manager, setting)
+        found = _evaluate(setting, side, name, tasks.manager)
         done[name] = [{**line, "of": len(found), MADE_BY: wanted[name]} for line in found]
         append_lines(path, done[name])
-    lines = [line for name in names for line in done[name]]
+    lines = [line for name in tasks.names for line in done[name]]
     write_lines(path, lines)
     return lines
 
 
-def _evaluate(subject: Subject, side: Side, name: str, manager: Any, setting: Setting) -> list[Line]:
+def _evaluate(setting: Setting, side: Side, name: str, manager: Any) -> list[Line]:
     """One task (or group of them) by one side, greedy and seeded as the harness does it."""
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
-    request = setting.request
+    from eval.subject import Subject
+
+    request, subject = setting.request, setting.subject
+    assert isinstance(subject, Subject)  # see `find_tasks`
     with subject.weights(side) as model:
         asker = HFLM(
             pretrained=getattr(model, "get_base_model", lambda: model)(),

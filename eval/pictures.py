@@ -10,6 +10,7 @@ from eval.canvas import (
     Mark,
     Picture,
     bars,
+    clip,
     dot,
     frame,
     legend_of,
@@ -17,7 +18,6 @@ from eval.canvas import (
     linear,
     path,
     percent,
-    shorten,
     signed,
     text,
 )
@@ -193,7 +193,7 @@ def _forest(name: str, sets: Mapping[str, Any], sentence: str, show: Any, change
     for place, (label, one) in enumerate(sets.items()):
         y, reached = 42.0 * place, "–"
         marks += [
-            text(8, y + 14, shorten(label, 30), "label strong halo"),
+            text(8, y + 14, clip(label, 30), "label strong halo"),
             text(352, y + 14, change(one["difference"]), "tick halo", "end"),
         ]
         marks += [line(x(0), y + 19, x(0), y + 38, "axis"), line(x(limit), y + 19, x(limit), y + 38, "bound")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -64,8 +65,9 @@ class Setting:
     def behaviour(self) -> Behaviour:
         return self.release.behaviour
 
+    @cached_property
     def inputs(self) -> dict[str, Input]:
-        """What the report is made from, as its manifest names it."""
+        """What the report is made from, as its manifest names it; a model in a directory is hashed for it, once."""
         role, subject = self.subject.input(self.directory)
         path = Path(os.path.relpath(self.release.directory.resolve(), self.directory.resolve())).as_posix()
         return {role: subject, "release": Input(path=path, sha256=self.release.manifest.sha256)}
@@ -243,7 +245,7 @@ def room(setting: Setting, wanted: Sequence[str]) -> int:
 
 def key_of(setting: Setting, side: Side, most: int, more: Sequence[Any] = ()) -> str:
     """What marks the lines of one asker and one way of asking."""
-    hashes = {role: one.sha256 for role, one in setting.inputs().items()}
+    hashes = {role: one.sha256 for role, one in setting.inputs.items()}
     request = setting.request
     made = [hashes, side, most, request.batch_size, request.limit, *setting.subject.key(side), *more]
     return sha256_value(made)[:16]

@@ -60,7 +60,7 @@ def evaluate(workspace: Workspace, request: Request) -> tuple[Path, dict[str, An
     if request.constrained and not setting.behaviour.is_json:
         what = "--constrained binds outputs to a JSON Schema, and the outputs of this behaviour are text"
         raise WorkspaceError(what, fix="leave --constrained out")
-    with open_report(directory, setting.inputs()) as inputs:
+    with open_report(directory, setting.inputs) as inputs:
         tasks = find_tasks(setting)
         answers = answer_everything(setting) | answer_tasks(setting, tasks)
         scores = write_scores(setting, answers, inputs)

@@ -31,11 +31,6 @@ class Interval(NamedTuple):
     high: float
 
 
-def z_one_sided(confidence: float = CONFIDENCE) -> float:
-    """The normal quantile of a one-sided bound: 1.645 at 95 %."""
-    return NormalDist().inv_cdf(confidence)
-
-
 def wilson(k: float, n: float, confidence: float = CONFIDENCE) -> Interval:
     """Two-sided score interval of a binomial share (Wilson, 1927). `n` must be positive."""
     _check_counts(k, n)

@@ -113,6 +113,8 @@ def check_targets(recipe: Recipe) -> list[Finding]:
     """Rule `lora-targets`: an entry that names no module of the base would silently train nothing."""
     from train.model import load_config
 
+    if recipe.lora.targets == "all-linear":
+        return []
     names = module_names(load_config(recipe.base))
     known = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
     return [

@@ -73,9 +73,7 @@ class Estimate:
 
 
 def unknown_targets(names: Sequence[str], targets: str | tuple[str, ...]) -> list[str]:
-    """The entries of `lora.targets` that match none of these names of modules; `all-linear` is none of them."""
-    if targets == "all-linear":
-        return []
+    """The entries of `lora.targets` that match none of these names of modules."""
     each: list[str | tuple[str, ...]] = [targets] if isinstance(targets, str) else [(one,) for one in targets]
     lost = [one for one in each if not any(_is_target(name, one) for name in names)]
     return [one if isinstance(one, str) else one[0] for one in lost]
@@ -149,7 +147,7 @@ def _inner(text: Any) -> int:
 
 def lengths_of(prepared: Any) -> Lengths:
     """The lengths of what would be trained on, with room for the answers that the base has yet to give."""
-    from train.rendering import encode, render_pairs
+    from train.rendering import encode
 
     recipe = prepared.recipe
     rows = [*prepared.kept(prepared.train), *prepared.kept(prepared.validation)]
@@ -157,8 +155,7 @@ def lengths_of(prepared: Any) -> Lengths:
     answer = max((len(one.ids) - one.prompt_tokens for one in rows), default=0)
     replayed = replayed_answer = 0
     if recipe.guards.rehearsal and prepared.prompts:
-        items = [(one.id, one.messages(), "answer") for one in prepared.prompts]
-        prompts = [row.prompt_tokens for row in render_pairs(prepared.tokenizer, items, prepared.stop)]
+        prompts = [row.prompt_tokens for row in prepared.prompt_rows]
         own = recipe.guards.rehearsal.source == "self"
         given = encode(prepared.tokenizer, [str(one.answer or "") for one in prepared.prompts])
         answers = [OWN_ANSWER_TOKENS if own else len(one) + 1 for one in given]

@@ -13,7 +13,7 @@ from curate.pairs import Pair
 from curate.splits import spoken, tie
 from train.preparation import Prepared
 from train.rehearsal import rehearsal_count
-from train.rendering import Rendered, follows_the_date, render_pairs
+from train.rendering import Rendered, follows_the_date
 
 FIXES = {
     "no-loss-tokens": "want an output that says something, or drop the pair",
@@ -236,19 +236,16 @@ def check_rehearsal(prepared: Prepared) -> list[Finding]:
     What the base will answer by itself is not there yet; then the prompts alone are looked at.
     """
     written = prepared.recipe.guards.rehearsal and prepared.recipe.guards.rehearsal.source != "self"
-    items = [(one.id, one.messages(), str(one.answer) if written else "answer") for one in prepared.prompts]
     most, special = prepared.recipe.training.max_length, special_tokens(prepared.tokenizer)
     found = []
-    for (name, messages, answer), row in zip(
-        items, render_pairs(prepared.tokenizer, items, prepared.stop), strict=True
-    ):
+    for item, row in zip(prepared.prompts, prepared.prompt_rows, strict=True):
         faults = [f"{fault.rule}: {fault.message}" for fault in row.faults if written or fault.rule in REFUSED]
-        texts = [*(message["content"] for message in messages), answer]
+        texts = [*(message["content"] for message in item.messages()), row.answer]
         faults += [f"{token} stands in it" for token in sorted(special) if any(token in text for text in texts)]
         tokens = len(row.ids) if written else row.prompt_tokens
         faults += [f"{tokens:,} tokens, more than training.max_length"] if tokens > most else []
         fix = "mend the item, or take it out of the file"
-        found += [_finding("rehearsal-prompts", "error", name, "rehearsal", fault, fix) for fault in faults[:1]]
+        found += [_finding("rehearsal-prompts", "error", item.id, "rehearsal", fault, fix) for fault in faults[:1]]
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,14 @@ class Prepared:
     def kept(self, rows: Sequence[Rendered]) -> list[Rendered]:
         """The rows without those that are too long."""
         return [one for one in rows if len(one.ids) <= self.recipe.training.max_length]
+
+    @cached_property
+    def prompt_rows(self) -> list[Rendered]:
+        """The prompts for rehearsal, rendered; with a stand-in for an answer that the base has yet to give."""
+        rehearsal = self.recipe.guards.rehearsal
+        written = rehearsal is not None and rehearsal.source != "self"
+        items = [(one.id, one.messages(), str(one.answer) if written else "answer") for one in self.prompts]
+        return render_pairs(self.tokenizer, items, self.stop)
 
     def kept_pairs(self, split: str) -> list[Pair]:
         """The pairs of train or validation whose rows are kept."""

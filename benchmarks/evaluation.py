@@ -2,9 +2,10 @@
 
     python benchmarks/evaluation.py [--prompts 256] [--rounds 3] [--out benchmarks/results/evaluation.json]
 
-Needs the extra `harness`. Greedy, at most 60 tokens, to the model's stop token. The harness is asked twice: with its
-default, one prompt at a time, and with our batches of 64. Every round asks all three once, the last one first in the
-next; the outputs must be equal or nothing is reported.
+Needs the extra `harness`. Greedy, at most 60 tokens, to the model's stop token. The harness is asked three times: with
+its default, one prompt at a time; with the batch size that it finds itself (`auto`, at most our 64), a search that is
+part of its time; and with our batches of 64. Every round asks all four once, the last one first in the next; the
+outputs must be equal or nothing is reported.
 """
 
 from __future__ import annotations
@@ -71,14 +72,15 @@ def measure(prompts: int, rounds: int) -> dict[str, Any]:
     subject = Subject("demo", Base(model=str(base)), None, "cpu")
     asked = prompts_of(subject, prompts)
     with subject.weights("tuned") as model:
-        default, batched = (
+        default, searched, batched = (
             HFLM(pretrained=model, tokenizer=subject.tokenizer, backend="causal", device="cpu", **batch)
-            for batch in ({}, {"batch_size": BATCH})
+            for batch in ({}, {"batch_size": "auto", "max_batch_size": BATCH}, {"batch_size": BATCH})
         )
     stop = str(subject.tokenizer.eos_token)
     runs: dict[str, Callable[[], list[str]]] = {
         "tutelage": lambda: ours(subject, asked),
         "lm_eval": lambda: theirs(default, stop, asked),
+        "lm_eval_auto": lambda: theirs(searched, stop, asked),
         "lm_eval_batch_64": lambda: theirs(batched, stop, asked),
     }
     seconds: dict[str, list[float]] = {name: [] for name in runs}

@@ -169,7 +169,7 @@ def _assign(
     members = []
     for pair, one, split in zip(kept, keys, same, strict=False):
         tied = one | {f"id:{name}" for name in aliases.get(pair.id, ())}
-        members.append(Member(pair.id, tied, bool(pair.answerable), split))
+        members.append(Member(pair.id, tied, bool(pair.answerable), split, bool(pair.meta.get("twin_of"))))
     return assign(members, anchors, fractions)
 
 

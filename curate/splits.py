@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from curate.consistency import input_key
@@ -56,6 +57,7 @@ class Member(NamedTuple):
     keys: frozenset[str]
     answerable: bool
     split: Split | None = None
+    twin: bool = False  # made of another pair: where one of the two has to go, this one does
 
 
 class Anchor(NamedTuple):
@@ -164,31 +166,37 @@ def _follow(
 ) -> tuple[list[Member], dict[str, str]]:
     """Pull members after the earlier splits their keys belong to; what follows owns its keys in turn.
 
-    Fills `owners` and `splits`. Returns the members that nothing ties to an earlier split, and the excluded ones.
+    Step by step from the earlier splits, and a twin only once nothing else is left to follow. Fills `owners` and
+    `splits`. Returns the members that nothing ties to an earlier split, and the excluded ones.
     """
+    by_id = {member.id: member for member in members}
     holders: dict[str, list[Member]] = {}
     for member in members:
         for key in member.keys:
             holders.setdefault(key, []).append(member)
     excluded: dict[str, str] = {}
-    front = [member for member in members if any(key in owners for key in member.keys)]
-    while front:
-        reached: set[str] = set()
-        for member in front:
-            if member.id in splits or member.id in excluded:
-                continue
-            found = set().union(*(owners[key] for key in member.keys if key in owners))
-            if len(found) > 1:
-                ties = sorted({spoken(key) for key in member.keys if key in owners})
-                excluded[member.id] = f"it would tie {' and '.join(sorted(found))} together, by {', '.join(ties)}"
-                continue
-            splits[member.id] = next(iter(found))
-            for key in member.keys - owners.keys():
-                owners[key] = found
-                reached.add(key)
-        tied = {member.id: member for key in reached for member in holders[key]}
-        front = [tied[name] for name in sorted(tied, key=lambda name: (sha256_text(name), name))]
+    queue = [_turn(member, 0) for member in members if any(key in owners for key in member.keys)]
+    heapify(queue)
+    while queue:
+        _, step, _, name = heappop(queue)
+        if name in splits or name in excluded:
+            continue
+        keys = by_id[name].keys
+        found = set().union(*(owners[key] for key in keys if key in owners))
+        if len(found) > 1:
+            ties = sorted({spoken(key) for key in keys if key in owners})
+            excluded[name] = f"it would tie {' and '.join(sorted(found))} together, by {', '.join(ties)}"
+            continue
+        splits[name] = next(iter(found))
+        for key in keys - owners.keys():
+            owners[key] = found
+            for member in holders[key]:
+                heappush(queue, _turn(member, step + 1))
     return [m for m in members if m.id not in splits and m.id not in excluded], excluded
+
+
+def _turn(member: Member, step: int) -> tuple[bool, int, str, str]:
+    return member.twin, step, sha256_text(member.id), member.id
 
 
 def spoken(key: str) -> str:

@@ -121,6 +121,21 @@ def test_a_pair_that_would_tie_two_earlier_splits_is_left_out_alone() -> None:
     assert done.splits["follows"] == done.splits["follows-it"] == "test"
 
 
+@pytest.mark.parametrize("name", "abcdef")  # whichever hash comes first
+def test_a_twin_gives_way_to_the_pair_it_was_made_of(name: str) -> None:
+    """Its distractor stands in another split's document: a pair of the team's own must not be left out for it."""
+    anchors = [Anchor(frozenset({f"doc:{split}"}), split) for split in SPLITS]
+    pair = Member(name, frozenset({f"id:{name}", "doc:new"}), True)
+    bridge = Member("bridge", frozenset({"doc:new", "doc:train"}), True)
+    twin = Member(f"{name}-swap", frozenset({f"id:{name}-swap", f"id:{name}", "doc:test"}), False, twin=True)
+    free = [Member(f"m{i}", frozenset({f"id:m{i}"}), True) for i in range(4)]
+    done = assign([pair, bridge, twin, *free], anchors)
+    assert done.splits[name] == done.splits["bridge"] == "train"
+    assert done.excluded.keys() == {twin.id}
+    alone = assign([pair, twin, *free], anchors)
+    assert alone.splits[name] == alone.splits[twin.id] == "test", "nothing else ties them"
+
+
 def test_earlier_splits_that_share_a_document_are_refused() -> None:
     anchors = [Anchor(frozenset({"doc:a"}), "train"), Anchor(frozenset({"doc:a"}), "test")]
     with pytest.raises(WorkspaceError, match="--group-by"):

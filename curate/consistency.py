@@ -7,11 +7,11 @@ from typing import Any
 
 from curate.behaviour import MISSING, Behaviour
 from curate.compare import normalise
-from curate.duplicates import exact_duplicates, near_duplicate_pairs
+from curate.duplicates import exact_duplicates, near_duplicates
 from curate.findings import Finding
 from curate.pairs import Pair
 from curate.power import LEAST_UNANSWERABLE, MOST_UNANSWERABLE
-from curate.support import answer_texts, cited_passages, stands_in
+from curate.support import answer_texts, cited_passages, stands_in, supporting_passages
 
 EXTRACTIVE = 0.7  # from this share of answers found in their passages, one that is not found stands out
 
@@ -42,6 +42,26 @@ def input_key(pair: Pair) -> tuple[Any, ...]:
     history = tuple((turn.role, turn.content.strip()) for turn in pair.history)
     passages = tuple(sorted(" ".join(passage.text.split()) for passage in pair.passages))
     return normalise(pair.question).rstrip(" ?!.…？！。") or pair.question.strip(), history, passages
+
+
+def near_duplicate_pairs(pairs: Sequence[Pair], behaviour: Behaviour) -> list[list[int]]:
+    """Clusters of pairs (their indices) that ask nearly the same of nearly the same passages.
+
+    Both must agree. The question alone would put "What is the return period?" over two handbooks together; the
+    passages alone, or both as one text, would put every question about one passage together, since a passage has ten
+    times the words of a question. The passages compared are those the output rests on, or all where none is known.
+    """
+    asked = ["\n".join([*(turn.content for turn in pair.history), pair.question]) for pair in pairs]
+    found = []
+    for cluster in near_duplicates(asked):
+        supports = [_support_text(pairs[index], behaviour) for index in cluster]
+        found += [[cluster[one] for one in part] for part in near_duplicates(supports)]
+    return sorted(found)
+
+
+def _support_text(pair: Pair, behaviour: Behaviour) -> str:
+    """What the output rests on, as one text; the order of the passages does not matter."""
+    return "\n".join(sorted(passage.text for passage in supporting_passages(pair, behaviour) or pair.passages))
 
 
 def _camps(pairs: Sequence[Pair], behaviour: Behaviour) -> list[list[Pair]]:

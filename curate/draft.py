@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.duplicates import near_duplicate_pairs
+from curate.consistency import input_key, near_duplicate_pairs
 from curate.errors import WorkspaceError
 from curate.files import sha256_text, sha256_value
 from curate.pairs import Pair
@@ -134,7 +134,6 @@ def _admit(
 def _wrong(pairs: Sequence[Pair], behaviour: Behaviour, findings: Sequence[Finding] | None) -> dict[str, Excluded]:
     """Pair -> the first error found in it. Of a contradiction all sides are wrong: nobody has said which is right."""
     from curate.checks import check_pairs
-    from curate.consistency import input_key
 
     wrong: dict[str, Excluded] = {}
     disputed: set[object] = set()

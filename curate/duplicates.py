@@ -1,4 +1,4 @@
-"""Duplicates among inputs: the same text, nearly the same text, and pairs that ask the same of the same passages.
+"""Duplicates among texts: the same, and nearly the same.
 
 The near-duplicate relation is computed exactly, not sampled: candidates come from a prefix filter, which misses
 nothing (Chaudhuri et al. 2006; Bayardo et al. 2007; position filter of Xiao et al. 2008). Whether two texts are near
@@ -16,13 +16,9 @@ from functools import cache
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from curate.pairs import Pair
-
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from curate.behaviour import Behaviour
 
 SHINGLE_WORDS = 3
 SHORT_WORDS = 32  # below this a text is a question, in which one other name asks for another thing
@@ -88,32 +84,6 @@ def near_duplicates(texts: Sequence[str], threshold: float = 0.8) -> list[list[i
     long = [index for index in kept if len(worded[index]) >= SHORT_WORDS]
     _join_long([worded[index] for index in long], threshold, union, long)
     return union.clusters()
-
-
-def near_duplicate_pairs(pairs: Sequence[Pair], behaviour: Behaviour, threshold: float = 0.8) -> list[list[int]]:
-    """Clusters of pairs that ask nearly the same of nearly the same passages.
-
-    Both must agree. The question alone would put "What is the return period?" over two handbooks together; the
-    passages alone, or both as one text, would put every question about one passage together, since a passage has ten
-    times the words of a question. The passages compared are the ones the output cites, or all where it cites none.
-    """
-    found = []
-    for cluster in near_duplicates([input_text(pair) for pair in pairs], threshold):
-        supports = [support_text(pairs[index], behaviour) for index in cluster]
-        found += [[cluster[one] for one in part] for part in near_duplicates(supports, threshold)]
-    return sorted(found)
-
-
-def input_text(pair: Pair) -> str:
-    """What is asked: the earlier messages and the question."""
-    return "\n".join([*(turn.content for turn in pair.history), pair.question])
-
-
-def support_text(pair: Pair, behaviour: Behaviour) -> str:
-    """What the answer rests on: the passages the output cites, or all where it cites none; order does not matter."""
-    cited = set(behaviour.citations_of(pair.output) or ())
-    texts = [passage.text for passage in pair.passages if passage.id in cited]
-    return "\n".join(sorted(texts or [passage.text for passage in pair.passages]))
 
 
 class _Union:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from curate.behaviour import Behaviour
 from curate.checks import RULES, check_pairs, control_tokens, weight
 from curate.compare import squad_tokens
+from curate.consistency import near_duplicate_pairs
 from curate.pairs import Pair
 from curate.support import _stands_as_it_is
 
@@ -138,6 +139,27 @@ def test_near_duplicates_need_the_same_support_and_twins_are_none():
     assert rules(elsewhere) == []
     twin = {**good(0), "id": "q0-swap", "meta": {"twin_of": "q0"}, "output": UNKNOWN, "answerable": False}
     assert rules({**twin, "passages": [{"id": "p1", "text": "Tree 0 is tall."}]}) == []
+
+
+def test_near_duplicates_of_what_cites_nothing_are_those_of_the_passage_that_holds_the_answer():
+    """Retrieved beside other passages each time, as in a log of a behaviour without citations."""
+    text = Behaviour.model_validate({"name": "t", "prompt": "{{ question }}", "output": {"format": "text"}})
+    pairs = [
+        Pair.model_validate(
+            {
+                "id": name,
+                "question": "How long do refunds take?",
+                "passages": [{"id": "p1", "text": other}, {"id": "p2", "text": support}],
+                "output": "30 days",
+            }
+        )
+        for name, other, support in (
+            ("old", "The shop opens at nine.", "Refunds take 30 days after the item arrived."),
+            ("new", "Parcels are brown and square.", "Refunds take 30 days after that item arrived."),
+            ("other", "Hats are on the second floor.", "A gift voucher is valid for 30 days."),
+        )
+    ]
+    assert near_duplicate_pairs(pairs, text) == [[0, 1]]
 
 
 def test_balance():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from curate.checks import check_pairs, texts_of
-from curate.duplicates import near_duplicate_pairs
+from curate.consistency import near_duplicate_pairs
 from curate.findings import Finding, Level
 from curate.pairs import Pair
 from curate.splits import spoken, tie

@@ -146,9 +146,9 @@ def assign(
     placed = [member for member in members if member.id not in excluded]
     totals = Counter(member.answerable for member in placed)
     targets = {split: {kind: totals[kind] * fractions[split] for kind in totals} for split in wanted}
-    for group, split in _place(groups, targets, counts):
-        for member in group:
-            splits[member.id] = split
+    chosen, counts = _place_best(groups, targets, counts, totals)
+    for group, split in zip(groups, chosen, strict=True):
+        splits |= dict.fromkeys((member.id for member in group), split)
     return Assignment(splits, excluded, len(_components(placed)), counts)
 
 
@@ -247,11 +247,28 @@ def _need_groups(groups: Sequence[object], counts: Mapping[Split, Counter[bool]]
     )
 
 
+Targets = Mapping[Split, Mapping[bool, float]]
+
+
+def _place_best(
+    groups: Sequence[list[Member]], targets: Targets, counts: Mapping[Split, Counter[bool]], totals: Counter[bool]
+) -> tuple[list[Split], dict[Split, Counter[bool]]]:
+    """The split of each group and what each split then holds: of two ways, the one with the smaller chi-square.
+
+    Weighed by pairs, sizes come out best, but the few of a rare kind may all end in one split; as shares they do not.
+    """
+    tries = []
+    for power in (0, 2):
+        have = {split: count.copy() for split, count in counts.items()}
+        chosen = list(_place(groups, targets, have, {kind: 1 / totals[kind] ** power for kind in totals}))
+        off = sum((have[split][kind] - want) ** 2 / want for split in targets for kind, want in targets[split].items())
+        tries.append((off, chosen, have))
+    return min(tries, key=lambda one: one[0])[1:]
+
+
 def _place(
-    groups: Sequence[list[Member]],
-    targets: Mapping[Split, Mapping[bool, float]],
-    counts: dict[Split, Counter[bool]],
-) -> Iterator[tuple[list[Member], Split]]:
+    groups: Sequence[list[Member]], targets: Targets, counts: dict[Split, Counter[bool]], weights: Mapping[bool, float]
+) -> Iterator[Split]:
     """Large groups first, each where most of its kinds of pairs is missing; fills `counts`.
 
     No wanted split stays without answerable (or unanswerable) pairs, or empty, while there are groups left to give it
@@ -268,15 +285,11 @@ def _place(
             lacking = [s for s in targets if not (counts[s].total() if kind is None else counts[s][kind])]
             if lacking and left[kind] <= len(lacking):
                 allowed = [split for split in allowed if split in lacking] or allowed
-        split = max(allowed, key=lambda s: _missing(sizes, targets[s], counts[s]))
+        missing = {s: {kind: targets[s][kind] - counts[s][kind] for kind in found} for s in allowed}
+        split = max(allowed, key=lambda s: sum(weights[kind] * sizes[kind] * missing[s][kind] for kind in found))
         counts[split].update(sizes)
         left.subtract([None, *found])
-        yield group, split
-
-
-def _missing(sizes: Counter[bool], target: Mapping[bool, float], have: Counter[bool]) -> float:
-    """Pairs a split lacks, averaged over the kinds of pairs a group holds."""
-    return sum(sizes[kind] * (target[kind] - have[kind]) for kind in sizes) / sizes.total()
+        yield split
 
 
 def distance(assignment: Assignment, fractions: Mapping[Split, float]) -> list[str]:

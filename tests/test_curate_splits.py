@@ -181,6 +181,15 @@ def test_each_split_gets_both_kinds_where_four_groups_hold_them() -> None:
     assert all(done.counts[split][False] and done.counts[split][True] for split in SPLITS)
 
 
+def test_the_few_pairs_of_a_rare_kind_do_not_all_end_in_one_split() -> None:
+    """Twins of pairs with one passage: the groups that hold them are the largest, and most groups hold none."""
+    twins = [Member(f"{g}-{i}", frozenset({f"doc:{g}"}), i > 0) for g in range(100) for i in range(4)]
+    done = assign([*twins, *(Member(f"m{i}", frozenset({f"id:m{i}"}), True) for i in range(1600))])
+    for split, fraction in FRACTIONS.items():
+        assert done.counts[split][False] == pytest.approx(100 * fraction, abs=6)
+        assert done.counts[split].total() == pytest.approx(2000 * fraction, abs=8)
+
+
 def test_far_from_the_wanted_fractions_is_said() -> None:
     sizes = Counter({"a": 90, "b": 5, "c": 3, "d": 2})
     members = [Member(f"{g}{i}", frozenset({f"doc:{g}"}), True) for g, size in sizes.items() for i in range(size)]

@@ -6,9 +6,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from curate.manifest import Manifest, read_manifest
-from curate.pairs import Pair
 from curate.release import load_release
-from curate.reviewed import comes_from
+from curate.reviewed import bears
 from curate.splits import SPLITS
 from curate.workspace import Workspace, finished
 
@@ -23,7 +22,7 @@ def containing(workspace: Workspace, names: Collection[str]) -> dict[str, list[s
     hashes: set[str] = set()
     for name, manifest in made(workspace.releases):
         release = load_release(workspace.releases / name)
-        if any(_names(pair, names) for split in SPLITS for pair in release.pairs(split)):
+        if any(bears(pair, names) for split in SPLITS for pair in release.pairs(split)):
             tainted["releases"].append(name)
             hashes.add(manifest.sha256)
     places = {"runs": workspace.runs, "exports": workspace.exports, "reports": workspace.reports}
@@ -34,12 +33,3 @@ def containing(workspace: Workspace, names: Collection[str]) -> dict[str, list[s
             tainted[kind].append(name)
             hashes.add(manifest.sha256)
     return {kind: sorted(names) for kind, names in tainted.items()}
-
-
-def _names(pair: Pair, names: Collection[str]) -> bool:
-    """Whether a released pair comes from one of the names, or was judged by one of them."""
-    review = pair.meta.get("review")
-    review = review if isinstance(review, dict) else {}  # a log may have had a `review` of its own
-    by = review.get("by")
-    said = [*(by if isinstance(by, list) else []), review.get("adjudicator")]
-    return comes_from(pair, names) or any(name in said for name in names)

@@ -113,7 +113,8 @@ def _take(workspace: Workspace, behaviour: Behaviour, options: Options) -> Taken
     pairs = read_pairs(workspace.pairs)
     if options.erase:
         everyone = {one.name for one in review_state(workspace, pairs, behaviour).reviewers}
-        check_erasable(pairs, everyone, options.erase)
+        released = [pair for pair, _ in _held([load_release(path) for path in finished(workspace.releases)])]
+        check_erasable([*pairs, *released], everyone, options.erase)
     state = review_state(workspace, pairs, behaviour, without=options.erase)
     return take(pairs, state, options.unreviewed, options.erase)
 

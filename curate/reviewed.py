@@ -108,6 +108,15 @@ def comes_from(pair: Pair, names: Collection[str]) -> bool:
     return any(name in sources for name in names)
 
 
+def bears(pair: Pair, names: Collection[str]) -> bool:
+    """Whether a released pair comes from one of the names, or was judged by one of them."""
+    review = pair.meta.get("review")
+    review = review if isinstance(review, dict) else {}  # a log may have had a `review` of its own
+    by = review.get("by")
+    said = [*(by if isinstance(by, list) else []), review.get("adjudicator")]
+    return comes_from(pair, names) or any(name in said for name in names)
+
+
 def require_review(workspace: Workspace, unreviewed: bool) -> None:
     """Raise `WorkspaceError` where nobody has reviewed anything and it was not said that this is meant."""
     if not unreviewed and read_terms(workspace) is None:
@@ -120,9 +129,12 @@ def require_review(workspace: Workspace, unreviewed: bool) -> None:
 
 
 def check_erasable(pairs: Sequence[Pair], reviewers: Collection[str], names: Collection[str]) -> None:
-    """Raise `WorkspaceError` for a name that neither a source, a document nor a reviewer bears: likely a slip."""
+    """Raise `WorkspaceError` for a name that neither a source, a document nor a reviewer bears: likely a slip.
+
+    `pairs` are those of the working set and of earlier releases: what was deleted since is erased, and no slip.
+    """
     for name in names:
-        if name not in reviewers and not any(comes_from(pair, [name]) for pair in pairs):
+        if name not in reviewers and not any(bears(pair, [name]) for pair in pairs):
             raise WorkspaceError(
                 f"--erase {name}: no reviewer, source or document of this workspace is called so",
                 fix="spell it as in pairs.jsonl (source, passages[].source) or as the reviewer's name in Argilla",

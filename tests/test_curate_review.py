@@ -24,11 +24,12 @@ from curate.erasing import containing
 from curate.errors import ReviewError
 from curate.layout import editable
 from curate.manifest import Input, write_manifest
-from curate.pairs import write_pairs
+from curate.pairs import read_pairs, write_pairs
 from curate.release import Options, load_release, make_release
 from curate.review import entries_of
 from curate.review_log import Log, Terms, review_state, write_settled, write_terms
 from curate.reviewed import audited_versions
+from curate.splits import SPLITS
 from curate.verify import verify
 from curate.workspace import Workspace
 
@@ -193,6 +194,18 @@ def test_erase_says_what_holds_a_name_even_where_too_little_is_left_for_a_releas
     assert done.exit_code == 1
     assert "releases that hold something of anna: before" in done.stderr
     assert "none of the 12 pairs may be released" in done.stderr
+
+
+def test_what_was_erased_and_deleted_for_good_may_still_be_named(place: Workspace) -> None:
+    """The command itself says to delete it: a script that goes on to name it must not fail from then on."""
+    settle_all(place)
+    make_release(place, Options(name="before"))
+    write_pairs(place.pairs, [pair for pair in read_pairs(place.pairs) if pair.source != "log-a"])
+    made = make_release(place, Options(name="after", erase=("log-a",), fresh=True)).release
+    assert not any(pair.source == "log-a" for split in SPLITS for pair in made.pairs(split))
+    (place.review / "responses.jsonl").unlink()
+    again = Options(name="last", erase=("chris", "log-a"), fresh=True, unreviewed=True)
+    assert make_release(place, again).release.manifest.details["reviewed"] == 0
 
 
 def test_state_is_a_function_of_the_files(place: Workspace) -> None:

@@ -148,3 +148,17 @@ def test_shares_and_a_behaviour_that_cannot_abstain():
     ]
     with pytest.raises(BehaviourError, match="no abstention"):
         make_twins([pair(0)], BEHAVIOUR.model_copy(update={"abstain": None}), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("answer", "text", "there"),
+    [
+        ("กรุงเทพ", "เมืองหลวงคือกรุงเทพมหานคร", True),
+        ("30 วัน", "คืนสินค้าได้ภายใน 30 วันหลังจากซื้อ", True),
+        ("30 วัน", "คืนสินค้าได้ภายใน 130 วันหลังจากซื้อ", False),
+        ("ភ្នំពេញ", "រាជធានីគឺភ្នំពេញ។", True),
+        ("กรุงเทพ", "เมืองหลวงคือเชียงใหม่", False),
+    ],
+)
+def test_an_answer_is_found_where_no_space_stands_between_words(answer, text, there):
+    assert stands_in(answer, text) is there

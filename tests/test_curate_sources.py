@@ -255,6 +255,13 @@ def test_roles_in_any_case():
     assert [turn.role for turn in pair.history] == ["user", "assistant"]
 
 
+def test_a_question_that_stands_among_the_messages_is_asked_once():
+    earlier = [{"role": "user", "content": "France?"}, {"role": "assistant", "content": "20 %"}]
+    record = {"query": "Germany?", "output": {}, "messages": [*earlier, {"role": "user", "content": "Germany?"}]}
+    pair = pair_of(record, ["question=query", "history=messages"], ())
+    assert [turn.content for turn in pair.history] == ["France?", "20 %"]
+
+
 def test_a_release_is_imported_as_it_was(tmp_path):
     twin = Pair.model_validate({"id": "t", "question": "A?", "output": UNKNOWN, "meta": {"twin_of": "q"}})
     spoken = Pair.model_validate({"id": "q", "question": "A?", "output": {"answer": "30"}, "accepted": ["30 days"]})

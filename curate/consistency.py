@@ -11,13 +11,13 @@ from curate.duplicates import exact_duplicates, near_duplicates
 from curate.findings import Finding
 from curate.pairs import Pair
 from curate.power import LEAST_UNANSWERABLE, MOST_UNANSWERABLE
-from curate.support import answer_texts, cited_passages, stands_in, supporting_passages
+from curate.support import answer_texts, cited_passages, holding_passages, stands_in, supporting_passages
 
 EXTRACTIVE = 0.7  # from this share of answers found in their passages, one that is not found stands out
 
 
 def check_together(pairs: Sequence[Pair], behaviour: Behaviour) -> list[Finding]:
-    """Findings over all pairs: contradictions, duplicates, near-duplicates, unsupported answers, balance."""
+    """Findings over all pairs: contradictions, duplicates, near-duplicates, unsupported answers, twins, balance."""
     same_input = exact_duplicates(input_key(pair) for pair in pairs)
     settled: set[int] = set()  # one of each set of copies goes on to the near-duplicates
     found: list[Finding] = []
@@ -31,6 +31,7 @@ def check_together(pairs: Sequence[Pair], behaviour: Behaviour) -> list[Finding]
     kept = [pair for index, pair in enumerate(pairs) if index not in settled]
     found += _near_duplicates(kept, behaviour)
     found += _unsupported(pairs, behaviour)
+    found += _answered_twins(pairs, behaviour)
     return [*found, *_balance(pairs, behaviour)]
 
 
@@ -181,6 +182,24 @@ def _unsupported(pairs: Sequence[Pair], behaviour: Behaviour) -> list[Finding]:
         )
         for pair in missing
     ]
+
+
+def _answered_twins(pairs: Sequence[Pair], behaviour: Behaviour) -> Iterator[Finding]:
+    """Twins made before the answer of their original was changed to one that their passages hold."""
+    by_id = {pair.id: pair for pair in pairs}
+    for pair in pairs:
+        original = by_id.get(str(pair.meta.get("twin_of")))
+        if original is None or behaviour.is_answerable(pair) or not behaviour.is_answerable(original):
+            continue
+        for passage in holding_passages(pair, answer_texts(original, behaviour))[:1]:
+            yield Finding(
+                rule="abstention",
+                level="error",
+                pair=pair.id,
+                where=f"/passages/{pair.passages.index(passage)}/text",
+                message=f"this twin of {original.id} abstains, and {passage.id} holds a right answer of its original",
+                fix="delete the twin's line in pairs.jsonl; tutelage curate unanswerable makes another",
+            )
 
 
 def _balance(pairs: Sequence[Pair], behaviour: Behaviour) -> Iterator[Finding]:

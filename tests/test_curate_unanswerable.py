@@ -1,6 +1,7 @@
 import pytest
 
 from curate.behaviour import Behaviour
+from curate.checks import check_pairs
 from curate.errors import BehaviourError
 from curate.pairs import Pair
 from curate.support import answer_texts, stands_in
@@ -148,6 +149,16 @@ def test_shares_and_a_behaviour_that_cannot_abstain():
     ]
     with pytest.raises(BehaviourError, match="no abstention"):
         make_twins([pair(0)], BEHAVIOUR.model_copy(update={"abstain": None}), 0.5)
+
+
+def test_a_twin_whose_passages_hold_the_mended_answer_is_an_error():
+    pairs = [pair(at) for at in range(4)]
+    twins = make_twins(pairs, BEHAVIOUR, 0.5).made
+    assert not [one for one in check_pairs([*pairs, *twins], BEHAVIOUR) if one.rule == "abstention"]
+    mended = {"status": "answered", "answer": "by the river 0", "citations": ["p2"]}
+    pairs[0] = pairs[0].model_copy(update={"output": mended})
+    (found,) = (one for one in check_pairs([*pairs, *twins], BEHAVIOUR) if one.rule == "abstention")
+    assert (found.pair, found.level) == (f"{pairs[0].id}-swap", "error")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,9 @@ Comparator = Literal["exact", "f1", "number", "set", "contains"]
 SHORT = 256  # characters: an answer, not a passage
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+# Thai, Lao, Burmese, Khmer, Japanese and Chinese put no space between words, and Korean none before a particle.
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+_LETTER = re.compile(f"[{UNSPACED}]")
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?%?")
 
 
@@ -33,6 +36,7 @@ def plain_words(text: str) -> str:
 def squad_tokens(value: Any) -> list[str]:
     """The tokens of SQuAD's official script: lower case, no ASCII punctuation, no articles.
 
+    A letter of a script without spaces between words is a token, as in the scripts of MLQA and KorQuAD.
     Source: `normalize_answer` of the SQuAD 2.0 evaluation script (Rajpurkar et al., 2018).
     """
     text = str(value)
@@ -40,7 +44,8 @@ def squad_tokens(value: Any) -> list[str]:
 
 
 def _tokens(text: str) -> list[str]:
-    return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
+    plain = _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION))
+    return (plain if plain.isascii() else _LETTER.sub(r" \g<0> ", plain)).split()
 
 
 @lru_cache(maxsize=10_000)

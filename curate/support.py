@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import string
 from collections.abc import Sequence
 
 from curate.behaviour import Behaviour
-from curate.compare import normalise, squad_tokens
+from curate.compare import squad_tokens
 from curate.duplicates import words_of
 from curate.pairs import Pair, Passage
-
-# Thai, Lao, Burmese and Khmer put no space between words, and only a dictionary could: letters are all there is.
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 
 
 def cited_passages(pair: Pair, behaviour: Behaviour) -> list[Passage]:
@@ -53,9 +49,6 @@ def answer_texts(pair: Pair, behaviour: Behaviour) -> list[str]:
 
 def stands_in(answer: str, text: str) -> bool:
     """Whether the answer's words stand in a text, in order and together, by SQuAD's normalisation or ours."""
-    if _UNSPACED.search(answer):
-        sought, held = ("".join(normalise(one).split()) for one in (answer.strip(string.punctuation), text))
-        return re.search(rf"(?<!\d){re.escape(sought)}(?!\d)", held) is not None
     if _stands_as_it_is(answer, text) and squad_tokens(answer):
         return True
     return any(

@@ -24,6 +24,10 @@ from curate.compare import as_number, normalise, score, token_f1
         ("set", [], [[]], 1),
         ("contains", "it is red wine", ["red wine"], 1),
         ("contains", "red and wine", ["red wine"], 0),
+        ("contains", "返品は30日以内に限ります。", ["30日以内"], 1),
+        ("contains", "返品は130日以内に限ります。", ["30日以内"], 0),
+        ("contains", "คืนได้ภายใน 30 วันหลังซื้อ", ["30 วัน"], 1),
+        ("f1", "수도는 서울입니다", ["수도는 서울"], 10 / 13),
         ("exact", "x", [], 0),
     ],
 )

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 
 from curate.behaviour import Behaviour
+from curate.compare import UNSPACED
+
+_LETTER = re.compile(f"[{UNSPACED}]")
 
 
 def terms_to_avoid(behaviour: Behaviour) -> dict[str, str]:
@@ -14,6 +17,8 @@ def terms_to_avoid(behaviour: Behaviour) -> dict[str, str]:
 
 
 def term_pattern(term: str) -> re.Pattern[str]:
-    """The term as whole words in any case, any white space between them."""
-    words = r"\s+".join(map(re.escape, term.split()))
-    return re.compile(rf"(?<!\w){words}(?!\w)", re.IGNORECASE)
+    """The term as whole words in any case, any white space between them; as it is where scripts put none."""
+    words = [re.escape(word) for word in term.split()]
+    begin = "" if _LETTER.match(words[0]) else r"(?<!\w)"
+    end = "" if _LETTER.match(words[-1][-1]) else r"(?!\w)"
+    return re.compile(begin + r"\s+".join(words) + end, re.IGNORECASE)

@@ -11,6 +11,7 @@ from curate.compare import squad_tokens
 from curate.consistency import near_duplicate_pairs
 from curate.pairs import Pair
 from curate.support import _stands_as_it_is
+from curate.vocabulary import term_pattern
 
 UNKNOWN = {"status": "unknown", "answer": None, "citations": []}
 SPEC = {
@@ -132,6 +133,14 @@ def test_contradictions_name_every_pair_but_a_majority():
     accepted = {**other, "accepted": ["red"]}
     assert "contradiction" not in {rule for rule, _, _ in rules(accepted)}
     assert "contradiction" not in {rule for rule, _, _ in rules({**other, "passages": PASSAGE})}
+
+
+@pytest.mark.parametrize(
+    ("term", "text"), [("お客様", "お客様は返品できます。"), ("ลูกค้า", "ลูกค้าคืนสินค้าได้"), ("고객", "고객은 30일")]
+)
+def test_terms_to_avoid_are_found_where_no_space_stands_between_words(term, text):
+    assert term_pattern(term).search(text)
+    assert not term_pattern("customer").search("customers")
 
 
 def test_near_duplicates_need_the_same_support_and_twins_are_none():

@@ -199,8 +199,9 @@ _INTERNATIONAL = re.compile(r"(?<![\w+])(?:\+|00(?=[1-9]))[\d(][\d \t\u00a0().\-
 _AMERICAN = re.compile(r"(?<![\w.+-])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[.-])\d{3}[.-]\d{4}(?![\w-])(?!\.\d)")
 _NATIONAL = re.compile(r"(?<![\w+.,-])\(?\d[\d \t\u00a0().\-/]{5,18}\d(?!\w)")
 _CUE = (
-    r"\b(?:tel(?:e(?:phone|fon)|éfono|efoon)?|phones?|mobile|cell|handy|call(?: us| me| her| him| them)?|fax|hotline"
-    r"|whatsapp|sms|téléphone|rufnummer|text)\b[^\d\n]{0,20}\(?$|☎\s*$|📞\s*$"
+    r"\b(?:t[eé]l(?:[eé](?:ph|f)[oó]{1,2}n[eo]?)?|phones?|mobile|cell|handy|cellulare|celular|m[oó]vil"
+    r"|call(?: us| me| her| him| them)?|fax|hotline|whatsapp|sms|rufnummer|text)\b[^\d\n]{0,20}\(?$"
+    r"|(?:電話|携帯|电话|手机)[^\d\n]{0,20}\(?$|☎\s*$|📞\s*$"
 )
 _REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "BE", "CH", "AT", "SE", "PL", "IN", "BR", "MX", "AU", "JP", "CN")
 

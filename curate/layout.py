@@ -117,13 +117,13 @@ def metadata(
 def record(pair: Pair, behaviour: Behaviour, described: Json) -> Json:
     """A pair as Argilla takes it; `described` is its `metadata`."""
     shown: Json = {
-        QUESTION: pair.question,
+        QUESTION: _unmarked(pair.question),
         PASSAGES: render_passages(pair.passages),
         PROPOSED: render_output(pair.output, behaviour),
         NOTICE: None,
     }
     if pair.history:
-        shown[HISTORY] = [turn.model_dump() for turn in pair.history]
+        shown[HISTORY] = [{**turn.model_dump(), "content": _unmarked(turn.content)} for turn in pair.history]
     return {
         "external_id": pair.id,
         "fields": shown,
@@ -139,9 +139,14 @@ def editable(output: Any, behaviour: Behaviour) -> str:
     return output
 
 
+def _unmarked(text: str) -> str:
+    """Text for a field without Markdown: Argilla's page takes it for HTML as it is, scripts included."""
+    return html.escape(text, quote=False)
+
+
 def _escape(text: str) -> str:
     """Text that Markdown and HTML leave as it is. No line is blank, so that a block of HTML goes on to its end."""
-    safe = html.escape(text.strip(), quote=False).replace("\r\n", "\n").replace("\r", "\n")
+    safe = _unmarked(text.strip()).replace("\r\n", "\n").replace("\r", "\n")
     return safe.replace("\n", "<br>")
 
 

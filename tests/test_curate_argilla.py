@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import json
 import re
@@ -370,3 +371,16 @@ def test_passages_are_shown_as_they_are(text: str, name: str) -> None:
     inner = re.sub(r"</?(p|strong|br|hr)>", "", shown)
     assert "<" not in inner
     assert "\n\n" not in shown
+
+
+@given(st.text())
+def test_questions_and_conversations_are_shown_as_they_are(text: str) -> None:
+    """Argilla puts a field without Markdown into its page as HTML: a script in a log would run as the reviewer."""
+    written = f"<script>steal()</script> List<String> &lt; {text}"
+    turn = {"role": "user", "content": written}
+    pair = make_pair({"id": "a", "question": written, "history": [turn], "output": "x"}, "t")
+    behaviour = Behaviour.model_validate({"name": "n", "prompt": "p", "output": {"format": "text"}})
+    shown = layout.record(pair, behaviour, {})["fields"]
+    for said in (shown[layout.QUESTION], shown[layout.HISTORY][0]["content"]):
+        assert "<" not in said
+        assert html.unescape(said) == written

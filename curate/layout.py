@@ -164,8 +164,9 @@ def render_output(output: Any, behaviour: Behaviour) -> str:
     said = "<p><strong>It says that it does not know.</strong></p>\n" if behaviour.abstains(output) else ""
     if not isinstance(output, dict):
         return f"{said}<p>{_escape(_plain(output))}</p>"
+    # Where keys may wrap, a long value beside them leaves them two letters wide.
     rows = "\n".join(
-        f"<tr><td><strong>{_escape(str(key))}</strong>&emsp;</td><td>{_escape(_plain(value))}</td></tr>"
+        f"<tr><td nowrap><strong>{_escape(str(key))}</strong>&emsp;</td><td>{_escape(_plain(value))}</td></tr>"
         for key, value in output.items()
     )
     return f"{said}<table><tbody>\n{rows}\n</tbody></table>"

@@ -384,3 +384,8 @@ def test_questions_and_conversations_are_shown_as_they_are(text: str) -> None:
     for said in (shown[layout.QUESTION], shown[layout.HISTORY][0]["content"]):
         assert "<" not in said
         assert html.unescape(said) == written
+
+
+def test_keys_of_an_output_are_not_broken_beside_a_long_value() -> None:
+    behaviour = Behaviour.model_validate({"name": "n", "prompt": "p", "output": {"format": "json"}})
+    assert "<td nowrap><strong>answer</strong>" in layout.render_output({"answer": "word " * 200}, behaviour)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 import string
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -203,16 +204,12 @@ def guidelines(behaviour: Behaviour, adjudication: bool, example: Any = None) ->
 
     `example` is an output that answers, to copy from where the proposed one does not.
     """
-    parts = [f"# {behaviour.name}", _ADJUDICATE if adjudication else _TASK]
-    if behaviour.system:
-        quoted = "\n".join(f"> {line}" for line in behaviour.system.strip().splitlines())
-        parts.append(f"## What the assistant is told\n\n{quoted}")
-    parts.append(_output_rules(behaviour))
+    parts = [f"# {behaviour.name}", _ADJUDICATE if adjudication else _TASK, _output_rules(behaviour)]
     if example is not None:
         parts.append(
-            "## When they do\n\nThen the right output looks like this one, which belongs to another question. Copy it"
-            " where the proposed output says that it does not know but should have answered, and put in your values:"
-            f"\n\n```\n{editable(example, behaviour)}\n```"
+            "## When the passages hold the answer\n\nThen the right output looks like this one, which belongs to"
+            " another question. Copy it where the proposed output says that it does not know but should have answered,"
+            f" and put in your values:\n\n```\n{editable(example, behaviour)}\n```"
         )
     if behaviour.abstain:
         example = editable(behaviour.abstain.output, behaviour)
@@ -223,7 +220,18 @@ def guidelines(behaviour: Behaviour, adjudication: bool, example: Any = None) ->
     if behaviour.vocabulary and behaviour.vocabulary.prefer:
         rows = [f"- **{want}**, not {', '.join(avoid)}" for want, avoid in behaviour.vocabulary.prefer.items()]
         parts.append("## Words\n\n" + "\n".join(rows))
-    return "\n\n".join(part for part in parts if part)[:_GUIDELINES_LIMIT]
+    if behaviour.system:
+        parts.insert(2, _told(behaviour.system, _GUIDELINES_LIMIT - sum(len(part) + 2 for part in parts)))
+    return "\n\n".join(parts)[:_GUIDELINES_LIMIT]
+
+
+def _told(system: str, room: int) -> str:
+    """The system text to the letter, cut short where it is too long: what a reviewer copies from must stay whole."""
+    begun, ended = "## What the assistant is told\n\n<blockquote>", "</blockquote>"
+    said, room = _escape(system), room - len(begun) - len(ended)
+    if len(said) > room:
+        said = re.sub(r"(&[a-z]*|<[^>]*)?$", "", said[: max(0, room - 1)]) + "…"
+    return begun + said + ended
 
 
 _TASK = """## What to do

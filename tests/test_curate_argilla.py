@@ -359,8 +359,22 @@ def test_guidelines_fit_and_tell_the_behaviours_rules() -> None:
         "Submit",
     ):
         assert words.replace('"answered", ', '`"answered"`') in text
-    long = behaviour.model_copy(update={"system": "x" * 30_000})
-    assert len(layout.guidelines(long, adjudication=True)) <= 10_000
+
+
+@pytest.mark.parametrize("letter", ["x", "<", "&", "\n- "])
+def test_guidelines_keep_what_reviewers_copy_from_however_long_the_system_text_is(letter: str) -> None:
+    written = {"name": "n", "prompt": "p", "output": {"format": "json"}, "system": "<passages> " + letter * 30_000}
+    abstain = {"where": "/status", "equals": "unknown", "output": {"status": "unknown"}}
+    behaviour = Behaviour.model_validate({**written, "abstain": abstain})
+    for adjudication in (False, True):
+        text = layout.guidelines(behaviour, adjudication, {"status": "answered"})
+        assert 9_900 < len(text) <= 10_000
+        told = text[text.index("<blockquote>") + 12 : text.index("</blockquote>")]
+        assert html.unescape(told.replace("<br>", "\n")).startswith(f"<passages> {letter}".rstrip())
+        assert "<" not in told.replace("<br>", "")
+        assert not re.search("&(?!(lt|gt|amp);)", told)
+        for output in ('{\n  "status": "answered"\n}', '{\n  "status": "unknown"\n}'):
+            assert f"```\n{output}\n```" in text
 
 
 @given(st.text(), st.text(min_size=1))

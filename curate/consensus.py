@@ -187,7 +187,7 @@ def settle(pair: Pair, entries: Sequence[Entry], overlap: int, behaviour: Behavi
     if len({one.key() for one in good}) > 1:
         return _adjudicate(pair, entries, base, behaviour)
     if len(good) >= overlap and not returned:
-        return _settled(base, good[0], pair, None)
+        return _settled(base, good[0], pair, None, behaviour)
     return replace(base, outcome="returned") if returned else base
 
 
@@ -198,15 +198,18 @@ def _adjudicate(pair: Pair, entries: Sequence[Entry], base: Settlement, behaviou
     faults = {one.reviewer: one.fault for one in judged if one.fault is not None}
     good = sorted((one for one in judged if one.fault is None), key=lambda one: one.reviewer)
     if good and not faults and len({one.key() for one in good}) == 1:
-        return _settled(base, good[0], pair, good[0].reviewer)
+        return _settled(base, good[0], pair, good[0].reviewer, behaviour)
     return replace(base, outcome="to adjudicate", returned={**(base.returned or {}), **faults})
 
 
-def _settled(base: Settlement, judgement: Judgement, pair: Pair, adjudicator: str | None) -> Settlement:
+def _settled(
+    base: Settlement, judgement: Judgement, pair: Pair, adjudicator: str | None, behaviour: Behaviour
+) -> Settlement:
     if judgement.decision == "reject":
         return replace(base, outcome="rejected", adjudicator=adjudicator)
     outcome: Outcome = "accepted" if same_json(judgement.output, pair.output) else "corrected"
-    answerable = judgement.answerable == "yes"
+    # Where there are no passages, the question whether they hold the answer says nothing: the output does.
+    answerable = judgement.answerable == "yes" if pair.passages else not behaviour.abstains(judgement.output)
     return replace(base, outcome=outcome, adjudicator=adjudicator, output=judgement.output, answerable=answerable)
 
 

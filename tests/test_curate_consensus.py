@@ -143,6 +143,16 @@ def test_settled_means_that_enough_people_said_so_and_nobody_else_otherwise(
         assert set(one.output["citations"]) <= {"p1"}
 
 
+@pytest.mark.parametrize("said", ["yes", "no"])
+def test_a_pair_without_passages_is_answerable_as_its_output_says(said: str) -> None:
+    """Whatever is ticked: else a settled pair would contradict itself, and no release could take it."""
+    for wanted, answerable in ((output("hello"), True), (ABSTENTION, False)):
+        bare = PAIR.model_copy(update={"passages": (), "output": wanted})
+        ticked = {"decision": "accept", "answerable": said}
+        one = settle(bare, [entry("anna", ticked, pair=bare), entry("ben", ticked, pair=bare)], 2, BEHAVIOUR)
+        assert (one.outcome, one.answerable) == ("accepted", answerable)
+
+
 def test_notice_stays_until_a_usable_answer_and_names_the_reviewer() -> None:
     wrong, draft = entry("anna", fix("blue", "p9")), entry("anna", fix("blue", "p9"), "draft")
     version = version_of(PAIR)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from curate import layout
 from curate.argilla.boards import Board, ensure_board, ensure_team, find_team, open_board, usernames
-from curate.argilla.client import Client, Json, Missing
+from curate.argilla.client import Client, Json, Missing, encode_records
 from curate.behaviour import Behaviour, load_behaviour
 from curate.consensus import Entry, Round, Settlement, adjudication_version, read_judgement, version_of
 from curate.errors import ReviewError
@@ -162,10 +162,12 @@ def _return(
 def _set_notice(client: Client, record_id: str, notice: str | None) -> None:
     try:
         record = client.get(f"/records/{record_id}")
-        fields = {**record["fields"], layout.NOTICE: notice}
-        client.request("PATCH", f"/records/{record_id}", body={"fields": fields})
     except Missing:
         return  # deleted in the meantime; the next pull says so
+    # No PATCH of the record: argilla-server 2.8 fails on one whose fields hold a conversation.
+    kept = {name: record[name] for name in ("external_id", "metadata")}
+    changed = {**kept, "fields": {**record["fields"], layout.NOTICE: notice}}
+    client.upsert_records(record["dataset_id"], encode_records([changed]))
 
 
 def _make_draft(client: Client, record_id: str, entry: Entry) -> bool:

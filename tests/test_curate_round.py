@@ -31,7 +31,7 @@ from reviewing_team import (
 from curate import layout
 from curate.argilla.client import Client
 from curate.consensus import Entry
-from curate.pairs import read_pairs
+from curate.pairs import Pair, read_pairs, write_pairs
 from curate.review_log import review_state
 from curate.workspace import Workspace
 
@@ -240,6 +240,27 @@ def test_layout_is_what_argilla_shows(server: Server) -> None:
     assert record["metadata"]["source"] == pair.source
     assert record["metadata"]["split"] in ("train", "validation", "calibration", "test")
     assert layout.NOTICE not in {name for name, value in record["fields"].items() if value}
+
+
+def test_answer_to_a_pair_with_a_conversation_goes_back_with_the_reason(server: Server) -> None:
+    """The card stays what it was, but for the reason on it."""
+    turns = [{"role": "user", "content": "Which <towns>?"}, {"role": "assistant", "content": "All."}]
+    pair = Pair.model_validate({**synthetic_pair(1).model_dump(), "history": turns})
+    write_pairs(server.root / "pairs.jsonl", [pair])
+    run(server.root, "curate", "push", "--overlap", "1", *PEOPLE)
+    anna = Person(server, "anna")
+    before = anna.queue()[0]
+    assert [turn["role"] for turn in before["fields"]["history"]] == ["user", "assistant"]
+    anna.submit([(before["id"], {"decision": "accept", "answerable": "no"})])
+    assert [one["reviewer"] for one in run_json(server.root, "curate", "pull")["returned"]] == ["anna"]
+    after = anna.queue("draft")[0]
+    assert "yet the output answers" in after["fields"].pop("notice")
+    assert before["fields"].pop("notice", None) is None
+    same = ("id", "external_id", "fields", "metadata", "suggestions")
+    assert {name: after[name] for name in same} == {name: before[name] for name in same}
+    anna.submit([(after["id"], {"decision": "accept", "answerable": "yes"})])
+    assert run_json(server.root, "curate", "pull")["outcomes"] == {"accepted": 1}
+    assert run_json(server.root, "curate", "push")["unchanged"] == 1
 
 
 def test_reviewer_fixes_an_output_in_the_browser_and_pull_sees_it(server: Server, browser: Any) -> None:

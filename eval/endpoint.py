@@ -7,6 +7,7 @@ environment (`TUTELAGE_API_KEY`) and goes nowhere but into the request's header.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 KEY = "TUTELAGE_API_KEY"
 ATTEMPTS = 6
 LONGEST_WAIT_SECONDS = 60.0
+_HALVES = re.compile("[\ud800-\udfff]")  # of surrogate pairs: what no file can hold
 TIMEOUT = httpx.Timeout(600.0, connect=10.0)  # an answer may have to wait for others
 
 
@@ -314,6 +316,7 @@ def read_reply(document: Any, seconds: float) -> Reply | None:
         return None
     if not isinstance(text, str):
         return None
+    text = _HALVES.sub("\ufffd", text)  # JSON's escapes can spell half an emoji, as where an answer was cut
     tokens = tuple(one for one, _ in found) if found else None
     logprobs = tuple(one for _, one in found) if found else None
     finished = choice.get("finish_reason") != "length"
@@ -322,4 +325,4 @@ def read_reply(document: Any, seconds: float) -> Reply | None:
 
 def _bytes(entry: dict[str, Any]) -> bytes:
     given = entry.get("bytes")
-    return bytes(given) if given is not None else str(entry["token"]).encode()
+    return bytes(given) if given is not None else _HALVES.sub("\ufffd", str(entry["token"])).encode()

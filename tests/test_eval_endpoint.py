@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from serving_models import free_port, serving
 
+from curate.behaviour import Output
 from curate.errors import EndpointError, TutelageError
 from eval.endpoint import ATTEMPTS, KEY, Endpoint, Reply, Served, base_url, read_reply
 from eval.placing import place_tokens
@@ -333,6 +334,19 @@ def test_answers_of_another_address_are_others() -> None:
 def test_no_content_is_an_empty_text() -> None:
     reply = read_reply({"choices": [{"message": {"content": None}, "finish_reason": "length"}]}, 0.5)
     assert reply == Reply("", False, 0.5, None)
+
+
+@pytest.mark.parametrize("logprobs", [True, False])
+def test_half_a_character_is_kept_as_one_that_a_file_can_hold(logprobs: bool) -> None:
+    tokens = [{"token": one, "bytes": None, "logprob": -0.5} for one in ("It is ", "\ud83d")]
+    choice = {"message": {"content": "It is \ud83d"}, "logprobs": {"content": tokens} if logprobs else None}
+    body = json.dumps({"choices": [choice]}).encode()  # the escape \ud83d, as servers write it
+    server = endpoint(lambda _: httpx.Response(200, content=body), logprobs=logprobs)
+    (reply,) = server.answer("tuned", [ASKED], 20)
+    assert reply.text == "It is \ufffd"
+    assert server.confidence(eval_cases.behaviour(output=Output(format="text")), reply) == (
+        0.606531 if logprobs else None
+    )
 
 
 BASE = Path(__file__).parent.parent / "recipes/demo/base"

@@ -100,7 +100,7 @@ def read_predictions(path: Path) -> dict[str, Prediction]:
 
 def _decode(raw: bytes, where: str) -> str:
     try:
-        return raw.decode("utf-8")
+        return raw.decode("utf-8-sig")  # an editor or a shell may have put a BOM before the file
     except UnicodeDecodeError as error:
         raise PredictionError(f"not UTF-8: {error.reason} at byte {error.start}", where=where) from None
 

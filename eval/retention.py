@@ -81,7 +81,7 @@ def read_results(path: Path) -> list[Result]:
 def _parse_result(raw: bytes, where: str) -> Result:
     fix = 'every line is {"id": "…", "correct": true or false}, with "set" and "group" where there are any'
     try:
-        return Result.model_validate(parse_json(raw.decode("utf-8")))
+        return Result.model_validate(parse_json(raw.decode("utf-8-sig")))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "result"

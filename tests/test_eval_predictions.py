@@ -8,6 +8,7 @@ import pytest
 from curate.errors import PredictionError
 from curate.pairs import Pair
 from eval.predictions import Prediction, match_predictions, read_predictions
+from eval.retention import read_results
 
 GOOD = '{"id": "a", "output": "x"}'
 
@@ -76,6 +77,14 @@ def test_a_bad_line_is_named_with_file_and_line(tmp_path: Path, line: str, messa
         read_predictions(file)
     assert raised.value.where == f"{file}, line 2"
     assert message in raised.value.what
+
+
+def test_a_byte_order_mark_before_the_file_is_passed_over(tmp_path: Path) -> None:
+    file = tmp_path / "answers.jsonl"
+    file.write_bytes(b'\xef\xbb\xbf{"id": "a", "output": "x", "correct": true}\n')
+    assert list(read_predictions(file)) == ["a"]
+    file.write_bytes(b'\xef\xbb\xbf{"id": "a", "correct": true}\n')
+    assert [one.id for one in read_results(file)] == ["a"]
 
 
 def test_files_that_are_none_are_named(tmp_path: Path) -> None:

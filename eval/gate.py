@@ -177,23 +177,18 @@ def _retention_line(scores: Mapping[str, Any], bound: Bound) -> dict[str, Any]:
     """The line of the set that fares worst: every set must pass, and loss sets their own margin."""
     place = PLACES["retention_drop"]
     sets = (scores.get("retention") or {}).get("sets") or {}
-    if not any(one["kind"] == "accuracy" for one in sets.values()):
-        why = MISSING_PART["retention"]
-        return _line("retention_drop", bound, "INCONCLUSIVE", f"{place.name} is not known: {why}")
     lines = [_drop_line(name, one, bound) for name, one in sets.items() if one["kind"] == "accuracy"]
-    # the worst verdict; among its sets the one whose drop may be largest
-    worst = min(lines, key=lambda line: (WORST_FIRST.index(line["verdict"]), -line["one_sided_bound"]))
+    if lines:
+        # the worst verdict; among its sets the one whose drop may be largest
+        worst = min(lines, key=lambda line: (WORST_FIRST.index(line["verdict"]), -line["one_sided_bound"]))
+    else:
+        why = "the general items were measured by their loss alone" if sets else MISSING_PART["retention"]
+        worst = _line("retention_drop", bound, "INCONCLUSIVE", f"{place.name} is not known: {why}")
     for name, one in sets.items():
         if one["kind"] == "loss":
             verdict, reason = _judge_loss(name, one)
             if WORST_FIRST.index(verdict) < WORST_FIRST.index(worst["verdict"]):
-                worst = {
-                    **worst,
-                    "verdict": verdict,
-                    "reason": _sentence(reason),
-                    "needed_n": None,
-                    "needed_more": None,
-                }
+                worst = _line("retention_drop", bound, verdict, reason, set=name)
     return worst
 
 
@@ -205,7 +200,8 @@ def _judge_loss(name: str, one: Mapping[str, Any]) -> tuple[Verdict, str]:
         "by an amount too few items can tell" if one["bound"] is None else f"and may have risen by {one['bound']:.3f}"
     )
     more = None if one["needed_n"] is None else one["needed_n"] - one["n"]
-    advice = _advice(verdict, more, f"items in {name!r}")
+    # of one item, or one group, nobody can say how far others would lie apart
+    advice = "" if one["bound"] is None else _advice(verdict, more, f"items in {name!r}")
     return verdict, f"{said} {reach}; a rise of {one['limit']:.3f} is allowed{advice}"
 
 

@@ -277,4 +277,7 @@ def drawings(scores: Scores) -> Sequence[tuple[str, Picture | str]]:
         ("retention", retention(scores)),
     ]
     loss = losses(scores)
-    return [*drawn, *([("losses", loss)] if loss else []), ("scales", scales(scores))]
+    if loss:
+        kept = [one for one in drawn if one[1] != WHY_MISSING["retention"]]  # with a loss it was measured
+        drawn = [*kept, ("losses", loss)]
+    return [*drawn, ("scales", scales(scores))]

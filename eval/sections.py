@@ -85,9 +85,14 @@ def _gate_line(scores: Scores, line: Mapping[str, Any]) -> dict[str, Any]:
         "strip": interval_strip(tuned, base, line["bound"], share=metric != "retention_drop"),
         "kind": kind,
         "verdict": {"go": "passed", "no-go": "missed"}.get(kind, "not settled"),
-        "note": "no number" if tuned is None else f"about {more:,} more would settle it" if more else "",
+        "note": _unmeasured(line) if tuned is None else f"about {more:,} more would settle it" if more else "",
         "reason": line["reason"],
     }
+
+
+def _unmeasured(line: Mapping[str, Any]) -> str:
+    """Why a line has no number beside it: a loss is no share, and its reason says it."""
+    return "by its loss" if line.get("set") else "no number"
 
 
 # cell -> (its words, how it is to be read)

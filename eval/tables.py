@@ -110,6 +110,8 @@ def needed(one: Mapping[str, Any]) -> str:
     """What would settle an open set, in words."""
     if one.get("silent"):
         return "the base answers too few of these items to show a loss; look at their prompts and how they compare"
+    if one["bound"] is None:
+        return "one item, or one group of them, cannot show how far others would lie apart; more of them are needed"
     if one["needed_n"] is None:
         return "the change seen is not inside the margin, so more of the same items will hardly settle it"
     return f"too few items; about {one['needed_n']:,} would settle it ({one['needed_n'] - one['n']:,} more)"

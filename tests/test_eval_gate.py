@@ -14,6 +14,7 @@ from eval.abstention import Cell, abstention_numbers
 from eval.gate import PLACES, judge
 from eval.retention import Result, retention_numbers
 from eval.statistics import rate
+from eval.tables import retention_text
 
 
 def schema(k: int, n: int) -> dict[str, Any]:
@@ -208,9 +209,22 @@ def test_a_loss_that_rose_stops_a_go() -> None:
         found = judge(retained(fine, (before, after)), gate)
         assert found["verdict"] == verdict
     assert "nats per token" in found["reasons"][0]
+    (line,) = found["gate"]  # it speaks of the losses, not of the set that was kept
+    assert (line["set"], line["value"], line["one_sided_bound"]) == ("text", None, None)
+    alone = judge(retained((before, after)), gate)
+    assert alone["verdict"] == "NO-GO"
 
 
 def test_losses_alone_say_nothing_of_the_drop_in_accuracy() -> None:
     before = [Result(id=str(i), set="text", nats_per_token=2.0 + i) for i in range(50)]
     found = judge(retained((before, before)), {"retention_drop": Bound(at_most=0.02)})
     assert found["verdict"] == "INCONCLUSIVE"
+    assert "measured by their loss alone" in found["reasons"][0]
+
+
+def test_of_one_loss_it_is_not_said_that_more_will_not_help() -> None:
+    one = [Result(id="1", set="text", nats_per_token=2.0)]
+    scores = retained(kept(500, 0, "copy"), (one, one))
+    (reason,) = judge(scores, {"retention_drop": Bound(at_most=0.02)})["reasons"]
+    assert "by an amount too few items can tell" in reason
+    assert "hardly" not in reason + retention_text(scores["retention"])

@@ -23,6 +23,7 @@ from eval.comparing import read_scores
 from eval.failures import KINDS, find_failures, gravest_first, read_failures, write_failures
 from eval.predictions import Prediction
 from eval.report import markdown_code, markdown_fence, markdown_text, render_html, render_markdown, write_report
+from eval.retention import Result, retention_numbers
 from eval.running import rewrite_pages
 from eval.scoring import assemble_scores, grade, score_graded
 from eval.sections import SHOWN, SHOWN_OF_KIND, choose_shown, split_at
@@ -376,3 +377,17 @@ def test_percent(value: float | None, text: str) -> None:
 )
 def test_signed(value: float, text: str) -> None:
     assert signed(value, 1, "points") == text
+
+
+def test_a_retention_measured_by_losses_is_not_said_to_be_unmeasured() -> None:
+    before = [Result(id=str(i), set="letters", nats_per_token=2 + i / 100) for i in range(50)]
+    after = [one.model_copy(update={"nats_per_token": 3 + i / 90}) for i, one in enumerate(before)]
+    rules, asked = eval_cases.behaviour(), eval_cases.pairs(30)
+    scored = score_graded(rules, grade(rules, asked, eval_cases.predictions(asked, 0.9, 0.9)))
+    scores = assemble_scores(rules, scored, None, retention_numbers(before, after))
+    page = render_html(scores, [])
+    assert "answered no general items" not in page
+    assert "Loss on general text" in page
+    assert re.search(
+        r"Drop in retention \(letters\).*?missed</span><span class=\"interval\">by its loss", page, re.DOTALL
+    )

@@ -61,7 +61,9 @@ def _slice(number: int, found: Mapping[str, Any], overall: float | None) -> Pict
     marks += [text(8, bottom + 13, "0", "tick"), text(352, bottom + 13, "100\u00a0%", "tick", "end")]
     if overall is not None:
         anchor = "end" if overall > 0.6 else "start"
-        marks.append(text(min(x(overall), 300), bottom + 13, f"all: {percent(overall)}", "tick strong", anchor))
+        marks.append(
+            text(min(max(x(overall), 22), 300), bottom + 13, f"all: {percent(overall)}", "tick strong", anchor)
+        )
     header = ["Part", "n", "Right", "Schema adherence", "Hallucination rate", "Over-abstention rate"]
     keys = ("right", "schema_adherence", "hallucination_rate", "over_abstention_rate")
     rows = [[_named(one["value"]), f"{one['n']:,}", *(interval(one[key]) for key in keys)] for one in values]

@@ -186,9 +186,10 @@ def _forest(name: str, sets: Mapping[str, Any], sentence: str, show: Any, change
     bottom = 42.0 * len(sets) + 2
     limit = next(iter(sets.values()))["limit"]
     marks = []
-    for value, words in ((0.0, "no change"), (limit, f"margin {change(limit)}")):
+    # a line each: a small margin beside a great loss leaves them no room next to each other
+    for value, words, below in ((0.0, "no change", 14), (limit, f"margin {change(limit)}", 28)):
         anchor = "start" if x(value) < 60 else "end" if x(value) > 300 else "middle"
-        marks.append(text(x(value), bottom + 14, words, "tick", anchor))
+        marks.append(text(x(value), bottom + below, words, "tick", anchor))
     rows = []
     for place, (label, one) in enumerate(sets.items()):
         y, reached = 42.0 * place, "–"
@@ -210,7 +211,7 @@ def _forest(name: str, sets: Mapping[str, Any], sentence: str, show: Any, change
             [label, base, tuned, change(one["difference"]), reached, change(one["limit"]), f"{one['n']:,}", held]
         )
     header = ["Set", "Base", "Tuned", "Change", "Bound", "Margin", "n", "Verdict"]
-    return Picture(name, TITLES[name], sentence, bottom + 20, marks, header, rows)
+    return Picture(name, TITLES[name], sentence, bottom + 34, marks, header, rows)
 
 
 def scales(scores: Scores) -> Picture | str:

@@ -10,7 +10,10 @@ import eval_cases
 import pytest
 
 from eval.failures import count_kinds
+from eval.predictions import Prediction
 from eval.report import write_report
+from eval.retention import retention_numbers
+from eval.scoring import assemble_scores, grade, score_graded
 
 pytestmark = pytest.mark.slow
 GRAVE = {"serious", "critical"}
@@ -148,3 +151,24 @@ def test_it_reads_without_scripts(browser: Any, pages: dict[str, str]) -> None:
     assert page.locator(".failure:visible").count() == 70
     assert not page.is_visible("#filter"), "a filter that cannot filter is not shown"
     context.close()
+
+
+ON_EACH_OTHER = """[...document.querySelectorAll("figure svg[role=img]")].flatMap((picture) => {
+  const words = [...picture.querySelectorAll("text")].map((one) => [one.textContent, one.getBoundingClientRect()]);
+  return words.flatMap(([first, a], at) => words.slice(at + 1)
+    .filter(([, b]) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 3 && b.top < a.bottom - 3)
+    .map(([second]) => `${first} | ${second}`));
+})"""
+
+
+def test_words_of_a_picture_do_not_lie_on_each_other(browser: Any, tmp_path: Path) -> None:
+    """A great loss beside a small margin, and a share of nothing, leave the words under an axis little room."""
+    rules, asked = eval_cases.behaviour(), eval_cases.pairs(60)
+    bad = {pair.id: Prediction(id=pair.id, output="no") for pair in asked}
+    scored = score_graded(rules, grade(rules, asked, bad), slices=("topic",))
+    lost = retention_numbers(*eval_cases.results({"arithmetic": (200, 0.9, 0.5)}))
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(write_report(tmp_path, assemble_scores(rules, scored, None, lost), []).as_uri())
+    assert page.locator("#retention text, #slices-0 text").count() > 10
+    assert page.evaluate(ON_EACH_OTHER) == []
+    page.close()

@@ -114,7 +114,8 @@ def _cell_faults(behaviour: Behaviour, graded: Graded) -> tuple[str, list[str]]:
         given = _quoted(behaviour.answer_of(reading.value))
         accepted = [_quoted(one) for one in behaviour.wanted_answers(graded.pair)]
         wanted = " or ".join(dict.fromkeys(accepted)) or "an answer"
-        return "wrong", [f"The answer is {given}; wanted is {wanted} (compared by {rule})."]
+        how = f"compared by {rule}" if graded.prediction.correct is None else "a judge called it wrong"
+        return "wrong", [f"The answer is {given}; wanted is {wanted} ({how})."]
     return "", []
 
 

@@ -391,3 +391,10 @@ def test_a_retention_measured_by_losses_is_not_said_to_be_unmeasured() -> None:
     assert re.search(
         r"Drop in retention \(letters\).*?missed</span><span class=\"interval\">by its loss", page, re.DOTALL
     )
+
+
+def test_what_a_judge_called_wrong_is_not_said_to_be_compared() -> None:
+    rules, pair = eval_cases.behaviour(), eval_cases.pairs(2)[1]
+    told = Prediction(id=pair.id, output=json.dumps(pair.output), correct=False)
+    (failure,) = find_failures(rules, grade(rules, [pair], {pair.id: told}))
+    assert failure.wrong == ('The answer is "green"; wanted is "green" (a judge called it wrong).',)

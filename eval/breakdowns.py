@@ -72,9 +72,11 @@ def _slice(number: int, found: Mapping[str, Any], overall: float | None) -> Pict
 
 def slice_sentence(found: Mapping[str, Any]) -> str:
     """The worst part in a sentence, and what is not shown."""
-    worst = found["values"][0]
+    worst, best = found["values"][0], found["values"][-1]
     said = f"By {found['key']}, {_named(worst['value'])} fares worst: {interval(worst['right'])} right"
     said += f" (n = {worst['n']:,})."
+    if worst["right"]["value"] == best["right"]["value"]:
+        said = f"By {found['key']}, no part fares worse than another: {percent(worst['right']['value'])} right."
     said += " Lines are 95 % intervals; where one reaches the average of all, the difference may be chance."
     hidden = len(found["values"]) - MOST_DRAWN
     if hidden > 0:

@@ -18,6 +18,7 @@ from curate.errors import WorkspaceError
 from curate.files import sha256_file, write_json
 from curate.manifest import read_manifest, write_manifest
 from curate.pairs import Pair
+from eval.breakdowns import slice_sentence
 from eval.canvas import percent, signed
 from eval.comparing import read_scores
 from eval.failures import KINDS, find_failures, gravest_first, read_failures, write_failures
@@ -398,3 +399,10 @@ def test_what_a_judge_called_wrong_is_not_said_to_be_compared() -> None:
     told = Prediction(id=pair.id, output=json.dumps(pair.output), correct=False)
     (failure,) = find_failures(rules, grade(rules, [pair], {pair.id: told}))
     assert failure.wrong == ('The answer is "green"; wanted is "green" (a judge called it wrong).',)
+
+
+def test_of_parts_that_fare_alike_none_is_called_the_worst() -> None:
+    rules, asked = eval_cases.behaviour(), eval_cases.pairs(30)
+    perfect = {pair.id: Prediction(id=pair.id, output=json.dumps(pair.output)) for pair in asked}
+    found = score_graded(rules, grade(rules, asked, perfect), slices=("topic",))["slices"][0]
+    assert slice_sentence(found).startswith("By topic, no part fares worse than another: 100.0\u00a0% right. Lines")

@@ -135,7 +135,8 @@ def test_print_opens_the_failures_and_leaves_out_the_controls(browser: Any, page
     page.goto(pages["full"])
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    assert not page.is_visible("#filter")
+    assert not page.is_visible("#kind")
+    assert not page.is_visible("#words")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator(".failure:not([open])").count() == 0
     page.evaluate("dispatchEvent(new Event('afterprint'))")
@@ -151,6 +152,21 @@ def test_it_reads_without_scripts(browser: Any, pages: dict[str, str]) -> None:
     assert page.locator(".failure:visible").count() == 70
     assert not page.is_visible("#filter"), "a filter that cannot filter is not shown"
     context.close()
+
+
+def test_paper_has_all_reasons_the_table_of_the_gate_and_how_many_failures_it_shows(
+    browser: Any, pages: dict[str, str]
+) -> None:
+    page = Watched(browser, 688, "light").page  # A4 less its margins
+    page.goto(pages["many"])
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 688
+    assert page.locator("th", has_text="Where it lies").bounding_box()["x"] > 0
+    assert page.locator("details.reasons li").first.is_visible()
+    assert page.locator("#shown").inner_text() == "25 of 70 shown"
+    assert page.is_visible("#shown")
+    page.context.close()
 
 
 ON_EACH_OTHER = """[...document.querySelectorAll("figure svg[role=img]")].flatMap((picture) => {

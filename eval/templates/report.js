@@ -6,7 +6,7 @@
   const failures = [...document.querySelectorAll(".failure")];
   let opened = [];
   addEventListener("beforeprint", () => {
-    opened = failures.filter((one) => !one.open);
+    opened = [...document.querySelectorAll("details.reasons"), ...failures].filter((one) => !one.open);
     opened.forEach((one) => { one.open = true; });
   });
   addEventListener("afterprint", () => opened.forEach((one) => { one.open = false; }));

@@ -176,7 +176,7 @@ def failures(found: Sequence[Failure], n: int) -> dict[str, Any]:
     if found:
         sentence = f"{len(found):,} of {n:,} answers of the tuned model are not what was wanted, the gravest first."
         if len(found) > SHOWN:
-            sentence += f" {SHOWN} of them are shown, some of every kind; all stand in failures.jsonl."
+            sentence += f" {SHOWN} of them stand in report.html, some of every kind; all in failures.jsonl."
     chosen = choose_shown(found)
     on_page = count_kinds(chosen)
     kinds = [

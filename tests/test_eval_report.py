@@ -284,6 +284,14 @@ def test_many_failures_are_capped_and_counted(scored: tuple[dict[str, Any], list
     assert [a.get("class") for _, a in page.elements].count("failure") == SHOWN
     assert f"{SHOWN + 7} of 1,000 answers" in page.text
     assert "failures.jsonl" in page.text
+    markdown = render_markdown({**scores, "n": 1000}, many)
+    assert f"{SHOWN} of them stand in report.html, some of every kind; all in failures.jsonl." in markdown
+
+
+def test_markdown_gives_every_reason(scored: tuple[dict[str, Any], list[Any]]) -> None:
+    reasons = [f"Line {i} is missed." for i in range(5)]
+    markdown = render_markdown({**scored[0], "reasons": reasons}, [])
+    assert all(one in markdown for one in reasons)
 
 
 def test_the_filter_finds_some_of_every_kind_it_names(scored: tuple[dict[str, Any], list[Any]]) -> None:

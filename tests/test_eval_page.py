@@ -169,6 +169,21 @@ def test_paper_has_all_reasons_the_table_of_the_gate_and_how_many_failures_it_sh
     page.context.close()
 
 
+def test_a_text_from_right_to_left_ends_at_the_left(browser: Any, tmp_path: Path) -> None:
+    scores, (failure, *_) = eval_cases.scored()
+    passage = {"id": "p1", "text": "الصندوق رقم 4 أبيض اللون.", "source": None, "cited": False}
+    page = Watched(browser, 900, "light").page
+    page.goto(write_report(tmp_path, scores, [failure.model_copy(update={"passages": (passage,)})]).as_uri())
+    page.click(".failure summary")
+    first, stop = page.evaluate("""[0, 24].map((at) => {
+        const range = document.createRange(), text = document.querySelector(".passages div").firstChild;
+        range.setStart(text, at); range.setEnd(text, at + 1);
+        return range.getBoundingClientRect().left;
+    })""")
+    assert stop < first
+    page.context.close()
+
+
 ON_EACH_OTHER = """[...document.querySelectorAll("figure svg[role=img]")].flatMap((picture) => {
   const words = [...picture.querySelectorAll("text")].map((one) => [one.textContent, one.getBoundingClientRect()]);
   return words.flatMap(([first, a], at) => words.slice(at + 1)

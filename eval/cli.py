@@ -160,7 +160,13 @@ def find_report(directory: Path) -> Path:
 @click.option("--endpoint", metavar="URL", help="Ask an OpenAI-compatible server, as in http://localhost:8000/v1.")
 @click.option("--model", "served_as", metavar="NAME", help="With --endpoint: the model's name there, if it has many.")
 @click.option("--base-model", metavar="NAME", help="With --endpoint: the base's name there, to compare with.")
-@click.option("--concurrency", type=click.IntRange(1, 256), default=8, show_default=True, help="Requests at a time.")
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 256),
+    default=8,
+    show_default=True,
+    help="Requests at a time, within a batch.",
+)
 @click.option("--no-logprobs", is_flag=True, help="With --endpoint: do without confidence and calibration.")
 @click.option("--samples", type=click.IntRange(2, 100), metavar="K", help="Confidence from agreement of K draws.")
 @click.option("--constrained", is_flag=True, help="Also answer with outputs bound to the schema, side by side.")

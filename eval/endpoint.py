@@ -82,7 +82,8 @@ class Endpoint:
         self._placed = False  # whether the tokens of any answer were found in its text
         self._key = read_key(KEY)
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        self._client = httpx.Client(headers=headers, timeout=TIMEOUT, transport=transport)
+        kept = httpx.Limits(max_connections=served.concurrency, max_keepalive_connections=served.concurrency)
+        self._client = httpx.Client(headers=headers, timeout=TIMEOUT, limits=kept, transport=transport)
         self.model = served.model or self._only_model()
 
     @property

@@ -292,6 +292,32 @@ def test_who_stops_does_not_wait_for_answers_in_flight() -> None:
     server.shutdown()
 
 
+def test_as_many_requests_are_under_way_as_were_asked_for() -> None:
+    """More than the hundred that an HTTP client allows by itself: what waits for a place looks like a slow answer."""
+    together = threading.Barrier(120, timeout=20)
+
+    class Patient(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            together.wait()
+            body = json.dumps({"choices": [{"message": {"content": TEXT}}]}).encode()
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """A test is quiet."""
+
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 200
+
+    server = Server(("127.0.0.1", 0), Patient)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    served = Served(f"http://127.0.0.1:{server.server_port}", "m", concurrency=120, logprobs=False)
+    assert len(Endpoint("e", served).answer("tuned", [ASKED] * 120, 5)) == 120
+    server.shutdown()
+
+
 def test_tokens_that_are_not_those_of_the_answers_are_said() -> None:
     def handler(_: httpx.Request) -> httpx.Response:
         document = completion()

@@ -40,7 +40,7 @@ REAL = httpx.Client
 
 
 def serve(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
-    def client(headers: dict[str, str], timeout: object, transport: object) -> httpx.Client:
+    def client(headers: dict[str, str], timeout: object, limits: object, transport: object) -> httpx.Client:
         return REAL(headers=headers, transport=httpx.MockTransport(server))
 
     monkeypatch.setattr("eval.endpoint.httpx.Client", client)

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_flatten
 
 from curate.errors import TrainingError
 from train.fitting import GIB, Fit, check_memory, device_memory, what_fits, what_to_lower
-from train.memory import Lengths, Shape, activation_bytes, estimate, module_names, shape_of, unknown_targets
+from train.memory import Lengths, Shape, activation_bytes, adaptable, estimate, shape_of, unfit_targets
 from train.recipe import Recipe
 from train.training import Request, train
 from tutelage import main
@@ -86,19 +86,22 @@ def test_an_evaluation_with_the_kl_holds_no_more_logits_than_estimated() -> None
 
 
 @pytest.mark.parametrize(
-    ("targets", "unknown"),
+    ("targets", "unfit"),
     [
-        ("all-linear", []),
         (("q_proj", "down_proj"), []),
         (("q_proj", "v_porj"), ["v_porj"]),
         (("lm_head",), ["lm_head"]),
         (".*_proj", []),
         (("q_proj", "embed_tokens"), []),
         ("wq", ["wq"]),
+        (("q_proj", "input_layernorm"), ["input_layernorm"]),
+        (("self_attn",), ["self_attn"]),
+        (".*layers.*", [".*layers.*"]),
+        (".*(q_proj|lm_head)", [".*(q_proj|lm_head)"]),
     ],
 )
-def test_targets_that_name_no_layer(targets: Any, unknown: list[str]) -> None:
-    assert unknown_targets(module_names(small(tie_word_embeddings=False)), targets) == unknown
+def test_targets_that_name_no_layer_or_one_that_takes_no_adapter(targets: Any, unfit: list[str]) -> None:
+    assert unfit_targets(adaptable(small(tie_word_embeddings=False)), targets) == unfit
 
 
 def shape() -> Shape:

@@ -110,6 +110,7 @@ def test_all_faults_at_once_by_their_dotted_path(tmp_path: Path) -> None:
         ("base: {model: a/b}\nguards: {kl_to_base: {weight: .inf}}", "guards.kl_to_base.weight"),
         ("base: {model: a/b}\ntraining: {seed: 4294967296}", "training.seed"),
         ("base: {model: a/b}\nlora: {targets: '*_proj'}", "is no regular expression"),
+        ("base: {model: a/b}\nlora: {targets: []}", "lora.targets: no module is named"),
         ("base: {model: a/b}\ntraining: {epochs: 1}\ntraining: {batch: 4}", "the key 'training' stands twice"),
     ],
 )

@@ -13,12 +13,12 @@ from train.memory import (
     Estimate,
     Lengths,
     Shape,
+    adaptable,
     estimate,
     is_checkpointing,
     lengths_of,
-    module_names,
     shape_of,
-    unknown_targets,
+    unfit_targets,
 )
 from train.recipe import Recipe
 
@@ -110,22 +110,22 @@ def check_memory(fit: Fit) -> list[Finding]:
 
 
 def check_targets(recipe: Recipe) -> list[Finding]:
-    """Rule `lora-targets`: an entry that names no module of the base would silently train nothing."""
+    """Rule `lora-targets`: an entry names nothing, which would silently train less, or what PEFT refuses later."""
     from train.model import load_config
 
     if recipe.lora.targets == "all-linear":
         return []
-    names = module_names(load_config(recipe.base))
-    known = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
+    modules = adaptable(load_config(recipe.base))
+    known = ", ".join(sorted({name.rpartition(".")[2] for name, takes in modules.items() if takes}))
     return [
         Finding(
             rule="lora-targets",
             level="error",
             where="lora.targets",
-            message=f"{one!r} names no layer of the base (its head takes no adapter)",
+            message=f"{one!r} names no layer of the base, or one that takes no adapter (its head, a norm, a block)",
             fix=f"name some of: {known}; or all-linear",
         )
-        for one in unknown_targets(names, recipe.lora.targets)
+        for one in unfit_targets(modules, recipe.lora.targets)
     ]
 
 

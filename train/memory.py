@@ -9,7 +9,7 @@ its scores (Dao et al. 2022, arXiv:2205.14135) and for frozen weights, whose inp
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,11 +72,11 @@ class Estimate:
         return sum(self.parts.values())
 
 
-def unknown_targets(names: Sequence[str], targets: str | tuple[str, ...]) -> list[str]:
-    """The entries of `lora.targets` that match none of these names of modules."""
+def unfit_targets(modules: Mapping[str, bool], targets: str | tuple[str, ...]) -> list[str]:
+    """The entries of `lora.targets` that match none of these modules, or one that takes no adapter."""
     each: list[str | tuple[str, ...]] = [targets] if isinstance(targets, str) else [(one,) for one in targets]
-    lost = [one for one in each if not any(_is_target(name, one) for name in names)]
-    return [one if isinstance(one, str) else one[0] for one in lost]
+    found = {one: {takes for name, takes in modules.items() if _is_target(name, one)} for one in each}
+    return [one if isinstance(one, str) else one[0] for one, takes in found.items() if takes != {True}]
 
 
 def build_empty(config: Any) -> Any:
@@ -88,11 +88,16 @@ def build_empty(config: Any) -> Any:
         return AutoModelForCausalLM.from_config(config)
 
 
-def module_names(config: Any) -> list[str]:
-    """Names of the modules that have no parts, the head apart: it takes no adapter."""
+def adaptable(config: Any) -> dict[str, bool]:
+    """Name of each module -> whether an adapter may be put on it: layers that multiply, the head apart."""
+    from torch.nn import Embedding, Linear
+    from transformers.pytorch_utils import Conv1D
+
     model = build_empty(config)
     head = model.get_output_embeddings()
-    return [name for name, one in model.named_modules() if one is not head and not any(one.children())]
+    return {
+        name: isinstance(one, (Linear, Conv1D, Embedding)) and one is not head for name, one in model.named_modules()
+    }
 
 
 def shape_of(config: Any, lora: Lora) -> Shape:

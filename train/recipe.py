@@ -69,6 +69,8 @@ class Lora(_Written):
     @field_validator("targets")
     @classmethod
     def _compiles(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not value:
+            raise ValueError("no module is named; all-linear means every linear layer")
         try:
             re.compile(value if isinstance(value, str) else "")
         except re.error as error:

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -72,6 +73,31 @@ def test_the_adapter_alone_answers_as_the_run_at_its_scale(made: Any) -> None:
     template = (adapter.directory / "chat_template.jinja").read_text()
     assert template == AutoTokenizer.from_pretrained(run.recipe.base.model).chat_template
     assert "--max-lora-rank 8" in adapter.commands["vLLM"]
+
+
+@pytest.mark.filterwarnings("ignore")  # PEFT warns that embeddings are saved, and that the head is tied to them
+def test_the_scale_is_in_an_embeddings_adapter_too(tiny_base: Path, tmp_path: Path) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from train.adapter import save_adapter, write_scaled
+    from train.model import attach_lora, set_scale
+    from train.recipe import Base, Lora
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    targets = ("embed_tokens", "q_proj")
+    tuned = attach_lora(AutoModelForCausalLM.from_pretrained(tiny_base), Lora(rank=4, targets=targets), 1)
+    for name, one in tuned.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(one)
+    for name in ("run", "scaled"):
+        (tmp_path / name).mkdir()
+    save_adapter(tuned, Base(model=str(tiny_base)), tmp_path / "run")
+    write_scaled(SimpleNamespace(adapter=tmp_path / "run", scale=0.5), tmp_path / "scaled")  # type: ignore[arg-type]
+    set_scale(tuned, 0.5)
+    found = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_base), str(tmp_path / "scaled"))
+    assert torch.allclose(logits(found, tokenizer), logits(tuned, tokenizer), atol=1e-4)
 
 
 def test_the_merged_model_alone_answers_as_base_and_adapter(made: Any) -> None:

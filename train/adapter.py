@@ -58,6 +58,7 @@ def write_scaled(run: Run, directory: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     weights = load_file(run.adapter / WEIGHTS)
-    scaled = {name: one * run.scale if "lora_B" in name else one for name, one in weights.items()}
+    second = ("lora_B", "lora_embedding_B")  # of a linear layer and of an embedding
+    scaled = {name: one * run.scale if any(b in name for b in second) else one for name, one in weights.items()}
     save_file(scaled, directory / WEIGHTS, metadata={"format": "pt"})
     shutil.copyfile(run.adapter / CONFIG, directory / CONFIG)

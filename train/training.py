@@ -61,13 +61,15 @@ class Request:
 def train(workspace: Workspace, request: Request) -> Run:
     """Train, or go on training, and return the finished run. Raises `Refused` and the `TutelageError`s."""
     from train.fitting import check_memory, check_targets, fit_of
-    from train.gathering import gather
-    from train.model import choose_device, memory_errors
+    from train.model import choose_device, memory_errors, quiet
     from train.preflight import preflight, summary
     from train.scaling import check_scale
 
     written = read_bytes(request.recipe)  # once: the file may be edited for the next run while this one trains
     recipe = recipe_of(written, request.recipe)
+    quiet()  # before TRL imports bitsandbytes with its look-up on the hub
+    from train.gathering import gather
+
     check_processes(recipe)
     check_trackers(recipe.training.report_to)
     join(choose_device(recipe.training.device))

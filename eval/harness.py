@@ -67,6 +67,9 @@ def answer_tasks(setting: Setting, tasks: Tasks) -> dict[str, list[Line]]:
 
 
 def _manager(names: Sequence[str], path: Path | None) -> Any:
+    from train.model import quiet
+
+    quiet()  # first: the harness brings the hub's client, which reads the environment once
     try:
         from lm_eval.tasks import TaskManager
     except ImportError:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -48,3 +52,37 @@ def test_a_hub_that_does_not_answer_is_asked_once(client: Unreachable) -> None:
 def test_a_directory_never_asks(client: Unreachable, tiny_base: Any) -> None:
     assert load_tokenizer(Base(model=str(tiny_base))).chat_template
     assert client.asked == 0
+
+
+CALLS = {
+    "trl": "train(Workspace(Path()), Request(Path('recipe.yaml')))",  # there is no release: it ends after its imports
+    "lm_eval": "_manager(['none'], Path('nowhere'))",
+}
+SCRIPT = """
+import sys
+from pathlib import Path
+from curate.errors import TutelageError
+from curate.workspace import Workspace
+from eval.harness import _manager
+from train.training import Request, train
+try:
+    {call}
+except TutelageError:
+    assert {library!r} in sys.modules
+    from huggingface_hub import constants
+    print("silent", constants.HF_HUB_DISABLE_TELEMETRY)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("library", CALLS)
+def test_the_hub_is_told_nothing_and_no_kernel_is_missed(library: str, tiny_base: Path, tmp_path: Path) -> None:
+    pytest.importorskip(library)
+    (tmp_path / "recipe.yaml").write_text(f"base: {{model: '{tiny_base}'}}\n", encoding="utf-8")
+    script = SCRIPT.format(call=CALLS[library], library=library)
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_TELEMETRY"}
+    environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    assert done.stdout == "silent True\n", done.stderr
+    assert "kernels" not in done.stderr

@@ -71,6 +71,9 @@ def train(workspace: Workspace, request: Request) -> Run:
     from train.gathering import gather
 
     check_processes(recipe)
+    quiet()
+    from train.gathering import gather  # brings TRL, which reads the environment once: not before quiet()
+
     check_trackers(recipe.training.report_to)
     join(choose_device(recipe.training.device))
     release = load_release(workspace.find("release", request.release))

@@ -12,7 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from curate.errors import TutelageError
+from filelock import FileLock, Timeout
+
+from curate.errors import TutelageError, WorkspaceError
 
 MOST_NESTED = 200  # a JSON Schema validator gives up at about 250
 
@@ -170,6 +172,35 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         raise unwritable(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def hold(lock: Path, path: Path, seconds: float = 0) -> Iterator[None]:
+    """Be the only command that writes `path`; the lock of a killed process is free again at once.
+
+    Raises `WorkspaceError` where another one still writes there after `seconds`, `TutelageError` where none can lock.
+    """
+    held = FileLock(lock, timeout=seconds)
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        held.acquire()
+    except Timeout:
+        raise WorkspaceError(
+            "another tutelage command is writing here",
+            where=str(path),
+            fix="wait for it to end, then run this command again",
+        ) from None
+    except (OSError, NotImplementedError) as error:  # read-only, full, or a file system without locks
+        raise unwritable(path, error) from error
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def beside(path: Path) -> Path:
+    """The lock of a directory that is written as a whole."""
+    return path.with_name(f".{path.name}.lock")
 
 
 def unwritable(path: Path, error: OSError | NotImplementedError) -> TutelageError:

@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from curate.errors import WorkspaceError
-from curate.files import unwritable
+from curate.files import hold
 
 
 class Workspace:
@@ -39,21 +37,8 @@ class Workspace:
     @contextmanager
     def lock(self, seconds: float = 30) -> Iterator[None]:
         """Hold the workspace while its pairs are rewritten; a lock of a killed process is free again at once."""
-        lock = FileLock(self.root / ".lock", timeout=seconds)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise WorkspaceError(
-                "another tutelage command is writing here",
-                where=str(self.root.resolve()),
-                fix="wait for it to end, then run this command again",
-            ) from None
-        except (OSError, NotImplementedError) as error:  # read-only, full, or a file system without locks
-            raise unwritable(self.root.resolve(), error) from error
-        try:
+        with hold(self.root / ".lock", self.root.resolve(), seconds):
             yield
-        finally:
-            lock.release()
 
     def find(self, kind: str, name: str | Path | None) -> Path:
         """The release, run or report called `name` (or at that path); the newest one where no name is given.

@@ -13,10 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from curate.errors import WorkspaceError
-from curate.files import read_json, write_json
+from curate.files import beside, hold, read_json, write_json
 from curate.manifest import NAME, Input, read_manifest, write_manifest
 from curate.release import Release, load_release
 from curate.workspace import Workspace
@@ -94,22 +92,17 @@ def open_report(directory: Path, inputs: dict[str, Input]) -> Iterator[dict[str,
 
     Raises `WorkspaceError` where the name is taken by something else or another process works on it.
     """
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(directory.parent / f".{directory.name}.lock", timeout=0)
-    try:
-        with lock:
-            _check_same(directory, {role: one.sha256 for role, one in inputs.items()})
-            directory.mkdir(exist_ok=True)
-            for left in directory.glob(".*.partial"):  # of writes that were killed
-                left.unlink()
-            write_json(_begun(directory), {role: one.sha256 for role, one in inputs.items()})
-            try:
-                yield inputs
-            finally:
-                if (directory / NAME).is_file():  # it is finished, now or still
-                    _begun(directory).unlink()
-    except Timeout:
-        raise WorkspaceError("another tutelage eval run is writing this report", where=str(directory)) from None
+    with hold(beside(directory), directory):
+        _check_same(directory, {role: one.sha256 for role, one in inputs.items()})
+        directory.mkdir(exist_ok=True)
+        for left in directory.glob(".*.partial"):  # of writes that were killed
+            left.unlink()
+        write_json(_begun(directory), {role: one.sha256 for role, one in inputs.items()})
+        try:
+            yield inputs
+        finally:
+            if (directory / NAME).is_file():  # it is finished, now or still
+                _begun(directory).unlink()
 
 
 def _begun(directory: Path) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 
 from curate.behaviour import Behaviour, load_behaviour
 from curate.errors import PairError, WorkspaceError
-from curate.files import atomic_directory, sha256_file, write_json
+from curate.files import atomic_directory, beside, hold, sha256_file, write_json
 from curate.manifest import NAME, Input, read_manifest, write_manifest
 from curate.pairs import Pair, read_pairs
 from curate.parquet import encodable
@@ -152,13 +152,19 @@ def _sha256(path: Path) -> str:
 def write_scored(scored: Scored, directory: Path) -> None:
     """Write a report: the files scored, scores, pages, manifest; the whole directory at once or not at all.
 
-    An earlier report of that name is replaced; raises `WorkspaceError` where something else stands there.
+    An earlier report of that name is replaced; raises `WorkspaceError` where something else stands there, or another
+    command is writing there.
     """
+    directory = directory.resolve()
+    with hold(beside(directory), directory):
+        _check_replaceable(directory)
+        _replace(scored, directory)
+
+
+def _replace(scored: Scored, directory: Path) -> None:
     from eval.failures import find_failures
     from eval.report import write_report
 
-    directory = directory.resolve()
-    _check_replaceable(directory)
     inputs = {
         role: Input(path=os.path.relpath(path.resolve(), directory), sha256=_sha256(path))
         for role, path in scored.against.files.items()

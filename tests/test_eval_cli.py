@@ -9,7 +9,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from curate.files import write_json
+from curate.files import beside, hold, write_json
 from curate.pairs import Pair, Passage, write_pairs
 from tutelage import main
 
@@ -146,9 +146,21 @@ def test_a_report_is_written_whole_replaced_and_verified(workspace: Path) -> Non
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     assert run(workspace, *arguments).exit_code == 0
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-    assert {path.name for path in out.parent.iterdir()} == {"one"}
+    assert {path.name for path in out.parent.iterdir()} == {"one", ".one.lock"}
     verified = CliRunner().invoke(main, ["-C", str(workspace), "verify", str(out)])
     assert verified.exit_code == 0, verified.output
+
+
+def test_two_commands_do_not_write_one_report_at_once(workspace: Path) -> None:
+    out = workspace / "reports" / "one"
+    arguments = ("score", workspace / "good.jsonl", "--pairs", workspace / "pairs.jsonl", "--out", out)
+    run(workspace, *arguments)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with hold(beside(out), out):
+        second = run(workspace, *arguments)
+    assert second.exit_code == 1
+    assert "another tutelage command is writing here" in second.stderr
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
 def test_a_release_gives_the_test_split_and_the_threshold(workspace: Path) -> None:

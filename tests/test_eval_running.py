@@ -143,7 +143,7 @@ def test_two_at_once_are_refused(run_root: Path) -> None:
     inputs = {"run": Input(path="x", sha256="1" * 64)}
     with (
         open_report(run_root / "reports/a", inputs),
-        pytest.raises(WorkspaceError, match="another tutelage eval run"),
+        pytest.raises(WorkspaceError, match="another tutelage command is writing here"),
         open_report(run_root / "reports/a", inputs),
     ):
         pass

@@ -17,7 +17,7 @@ from serving_models import free_port, serving
 from test_train_training import make_workspace
 
 from curate.errors import TrainingError, TutelageError, WorkspaceError
-from curate.files import write_json
+from curate.files import beside, hold, write_json
 from curate.manifest import Input, hash_files, read_manifest, write_manifest
 from curate.verify import verify
 from train.export import compared_rows, export
@@ -229,7 +229,7 @@ def test_a_merge_that_is_off_is_refused(made: Any, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(LoraModel, "merge_and_unload", twice)
     with pytest.raises(TrainingError, match="the merged model is not base and adapter"):
         export(place, "run1", "merged", tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".out.lock"]
 
 
 def test_a_gentle_adapter_is_merged_although_rounding_moves_the_logits_more(
@@ -297,6 +297,14 @@ def test_a_template_becomes_gos_only_where_it_is_the_same() -> None:
     assert written.splitlines()[:2] == ["# ollama create NAME --file Modelfile", "FROM ."]
     assert 'PARAMETER stop "<|im_end|>"' in written
     assert "TEMPLATE" not in modelfile(shared_base.make_tokenizer(MISTRAL), contract, 4096)
+
+
+def test_two_commands_do_not_write_one_export_at_once(made: Any, tmp_path: Path) -> None:
+    place, _, _, _ = made
+    out = tmp_path / "out"
+    with hold(beside(out), out), pytest.raises(WorkspaceError, match="another tutelage command is writing here"):
+        export(place, "run1", "adapter", out)
+    assert not out.exists()
 
 
 def test_there_must_be_a_run(tmp_path: Path, tiny_base: Path) -> None:

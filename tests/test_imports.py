@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import click
@@ -38,6 +41,24 @@ def test_imports_run_one_way(stage: str) -> None:
     assert files
     wrong = {str(path.relative_to(ROOT)): found for path in files if (found := imported(path) & later)}
     assert not wrong
+
+
+def test_what_is_imported_is_what_is_declared() -> None:
+    """Less the extras, and less what runs in argilla-server's own environment."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    names = {plain(re.split(r"[<>=~!;\[ ]", one)[0]) for one in declared}
+    own = {*STAGES, "tutelage", "tutelage_recipes", "llguidance", "lm_eval"}  # the last two are extras
+    files = [path for top in (*STAGES, "recipes") for path in (ROOT / top).rglob("*.py")]
+    found = [imported(path) for path in files if "embedded" not in path.parts]
+    modules = {"detect_secrets"}.union(*found) - own - sys.stdlib_module_names  # that one by import_module
+    owners = packages_distributions()
+    used = {module: names & set(map(plain, owners[module])) for module in modules}
+    assert not {module for module, owner in used.items() if not owner}, "imported and not declared"
+    assert names == set().union(*used.values()), "declared and not imported"
+
+
+def plain(name: str) -> str:
+    return name.lower().replace("_", "-")
 
 
 def test_nothing_binds_the_name_eval() -> None:

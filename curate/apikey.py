@@ -1,8 +1,9 @@
-"""API keys, which come from the environment and go nowhere but into a request's header."""
+"""Secrets that must not be shown: API keys, which go nowhere but into a request's header, and passwords in URLs."""
 
 from __future__ import annotations
 
 import os
+import re
 
 from curate.errors import TutelageError
 
@@ -19,3 +20,8 @@ def read_key(variable: str) -> str | None:
             fix="copy the key again",
         )
     return key or None
+
+
+def without_password(text: str) -> str:
+    """The text with the passwords of the URLs in it taken out."""
+    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:…@", text)

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from curate.apikey import read_key
+from curate.apikey import read_key, without_password
 from curate.behaviour import Behaviour
 from curate.errors import EndpointError
 from curate.files import sha256_text
@@ -279,10 +279,12 @@ def base_url(given: str) -> str:
     except ValueError:  # half an IPv6 address
         parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise EndpointError(f"{given!r} is no http address", fix="as in --endpoint http://localhost:8000/v1")
+        raise EndpointError(
+            f"{without_password(given)!r} is no http address", fix="as in --endpoint http://localhost:8000/v1"
+        )
     if parts.query:
         fix = "an OpenAI-compatible server needs none; some have a path without it, such as Azure's /openai/v1"
-        raise EndpointError("an address with a query is not supported", where=f"?{parts.query}", fix=fix)
+        raise EndpointError("an address with a query is not supported", fix=fix)  # nor shown: it may be a key
     if parts.username or parts.password:
         raise EndpointError("an address must hold no password: it gets into logs", fix=f"put a key into {KEY}")
     path = parts.path.rstrip("/").removesuffix("/chat/completions") or "/v1"

@@ -235,6 +235,17 @@ def test_key_that_no_header_can_hold_is_refused_unseen(key: str, tmp_path: Path,
         assert client.url == "http://argilla.test"
 
 
+def test_a_password_in_the_address_is_sent_and_never_shown(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("ARGILLA_API_KEY", "owner.key")
+    sent: list[httpx.Request] = []
+    transport = httpx.MockTransport(lambda request: sent.append(request) or httpx.Response(401))
+    client = Client("http://anna:hunter2@argilla.test/", "owner.key", transport=transport)
+    with pytest.raises(ReviewError, match=r"http://anna:…@argilla\.test") as caught:
+        client.get("/me")
+    assert "hunter2" not in str(caught.value)
+    assert sent[0].headers["Authorization"] == "Basic YW5uYTpodW50ZXIy"  # anna:hunter2
+
+
 @pytest.mark.parametrize("url", ["http://host:69x0", "http://[::1"])
 def test_address_that_is_none_is_one_message(url: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("ARGILLA_API_KEY", "owner.key")

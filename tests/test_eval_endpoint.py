@@ -200,6 +200,13 @@ def test_a_bad_address_is_refused(given_: str) -> None:
         base_url(given_)
 
 
+@pytest.mark.parametrize("given_", ["http://host/v1?api-key=hunter2", "ftp://b:hunter2@host"])
+def test_a_bad_address_does_not_show_what_is_secret_in_it(given_: str) -> None:
+    with pytest.raises(EndpointError) as caught:
+        base_url(given_)
+    assert "hunter2" not in str(caught.value)
+
+
 def test_confidence_is_that_of_the_answers_value() -> None:
     at = TEXT.index("ink")
     logprobs = {0: -5.0, at - 1: -4.0, at: math.log(0.5), at + 1: math.log(0.8), at + 3: -3.0, len(TEXT): -9.0}

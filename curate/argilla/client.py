@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import httpx
 
+from curate.apikey import without_password
 from curate.errors import ReviewError
 
 PAGE = 256  # records a request; argilla-server slows down beyond
@@ -36,12 +37,13 @@ class Client:
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.url = url.rstrip("/")
+        url = url.rstrip("/")
+        self.url = without_password(url)  # as it is shown; a proxy may want a name and a password
         self.patience = patience
         self._sleep = sleep
-        local = self.url.startswith(("http://127.0.0.1", "http://localhost", "http://[::1]"))
+        local = url.startswith(("http://127.0.0.1", "http://localhost", "http://[::1]"))
         try:
-            base = httpx.URL(f"{self.url}/api/v1")
+            base = httpx.URL(f"{url}/api/v1")
         except httpx.InvalidURL as error:
             raise ReviewError(f"{self.url} is no URL: {error}") from None
         self._http = httpx.Client(

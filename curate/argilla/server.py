@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
+from curate.apikey import without_password
 from curate.argilla.credentials import Credentials, ensure_credentials, private_directory, write_private
 from curate.errors import ServerError
 from curate.files import parse_json
@@ -85,11 +86,11 @@ def check_options(options: Options) -> None:
             ) from None
     if options.database and not re.match(r"(postgresql|sqlite)(\+\w+)?://", options.database):
         raise ServerError(
-            f"--database {_without_password(options.database)}: neither PostgreSQL nor SQLite",
+            f"--database {without_password(options.database)}: neither PostgreSQL nor SQLite",
             fix="postgresql+asyncpg://user:password@host/name, or leave it out for SQLite in the home directory",
         )
     if options.redis and not re.match(r"rediss?://", options.redis):
-        raise ServerError(f"--redis {_without_password(options.redis)}: no Redis URL", fix="redis://host:6379/0")
+        raise ServerError(f"--redis {without_password(options.redis)}: no Redis URL", fix="redis://host:6379/0")
 
 
 def _start(python: Path, options: Options, credentials: Credentials) -> subprocess.Popen[bytes]:
@@ -152,11 +153,7 @@ def _start_error(options: Options) -> ServerError:
         fix = f"put back a copy of {options.home / 'argilla.db'}; what was pulled is safe in review/"
     else:
         fix = f"read {log}"
-    return ServerError(f"argilla-server ended while starting: {_without_password(last)}", where=str(log), fix=fix)
-
-
-def _without_password(text: str) -> str:
-    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:…@", text)
+    return ServerError(f"argilla-server ended while starting: {without_password(last)}", where=str(log), fix=fix)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -67,9 +67,6 @@ def train(workspace: Workspace, request: Request) -> Run:
 
     written = read_bytes(request.recipe)  # once: the file may be edited for the next run while this one trains
     recipe = recipe_of(written, request.recipe)
-    quiet()  # before TRL imports bitsandbytes with its look-up on the hub
-    from train.gathering import gather
-
     check_processes(recipe)
     quiet()
     from train.gathering import gather  # brings TRL, which reads the environment once: not before quiet()

@@ -13,6 +13,7 @@ from curate.pairs import Pair
 from curate.power import LEAST_UNANSWERABLE, MOST_UNANSWERABLE
 from curate.support import answer_texts, cited_passages, holding_passages, stands_in, supporting_passages
 
+MARKS = " ?!.…？！。؟۔।॥;።፧។"  # of questions and sentences, in Arabic, Urdu, Hindi, Greek, Amharic and Khmer too
 EXTRACTIVE = 0.7  # from this share of answers found in their passages, one that is not found stands out
 
 
@@ -42,7 +43,7 @@ def input_key(pair: Pair) -> tuple[Any, ...]:
     """
     history = tuple((turn.role, turn.content.strip()) for turn in pair.history)
     passages = tuple(sorted(" ".join(passage.text.split()) for passage in pair.passages))
-    return normalise(pair.question).rstrip(" ?!.…？！。") or pair.question.strip(), history, passages
+    return normalise(pair.question).rstrip(MARKS) or pair.question.strip(), history, passages
 
 
 def near_duplicate_pairs(pairs: Sequence[Pair], behaviour: Behaviour) -> list[list[int]]:

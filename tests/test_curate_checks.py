@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from curate.behaviour import Behaviour
 from curate.checks import RULES, check_pairs, control_tokens, weight
 from curate.compare import squad_tokens
-from curate.consistency import near_duplicate_pairs
+from curate.consistency import input_key, near_duplicate_pairs
 from curate.pairs import Pair
 from curate.support import _stands_as_it_is
 from curate.vocabulary import term_pattern
@@ -237,6 +237,14 @@ def test_an_answer_that_stands_in_a_text_as_it_is_stands_there_by_squads_tokens_
     """The short cut takes nothing that the long way would not."""
     if _stands_as_it_is(answer, text) and squad_tokens(answer):
         assert f" {' '.join(squad_tokens(answer))} " in f" {' '.join(squad_tokens(text))} "
+
+
+@pytest.mark.parametrize(
+    "question", ["ما هو رقم الطابق؟", "رقم کیا ہے؟", "कितने कर्मचारी हैं।", "Πόσο κοστίζει;", "何日ですか？"]
+)
+def test_the_mark_at_a_questions_end_does_not_count_in_any_script(question):
+    one, other = (Pair.model_validate({**good(0), "question": text}) for text in (question, question[:-1]))
+    assert input_key(one) == input_key(other)
 
 
 @pytest.mark.parametrize(("one", "other"), [("in €?", "in $?"), ("of C++?", "of C#?"), ("मेल क्या है?", "मूल क्या है?")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -26,8 +27,8 @@ class Passage(BaseModel):
 
     @property
     def document(self) -> str | None:
-        """The source document: what stands before the `#` of `source`."""
-        return self.source.split("#", 1)[0] if self.source else None
+        """The source document: what stands before the `#` of `source`, which begins no word as in `Ticket #12`."""
+        return re.split(r"(?<=\S)#", self.source, maxsplit=1)[0] if self.source else None
 
 
 class Turn(BaseModel):

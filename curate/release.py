@@ -228,9 +228,10 @@ def _standing(workspace: Workspace, options: Options, content: str) -> Release |
             where=str(directory),
             fix="choose another --name, or leave it out; a release is never changed",
         )
-    for path in finished(workspace.releases):
-        if read_manifest(path, "release").details.get("data_sha256") == content:
-            return load_release(path)
+    # The newest alone, since that is what later commands take: an older one with this content is released anew.
+    if finished(workspace.releases):
+        newest = load_release(workspace.find("release", None))
+        return newest if newest.manifest.details.get("data_sha256") == content else None
     return None
 
 

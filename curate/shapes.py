@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ PASSAGE_FIELDS: dict[str, tuple[str, ...]] = {
     "source": ("source", "metadata.source", "doc_id", "url", "title"),
 }
 _ROLES = {"human": "user", "ai": "assistant", "bot": "assistant", "model": "assistant", "gpt": "assistant"}
+_INDEX = re.compile(r"-?[0-9]{1,9}")
 _FALSE = frozenset({"", "false", "f", "no", "n", "off", "none", "null", "nan", "na", "n/a", "unanswerable", "[]", "{}"})
 
 
@@ -22,13 +24,16 @@ class Skip(ValueError):
 
 
 def at_path(value: Any, path: str) -> Any:
-    """What stands at a dotted path (`request.docs.0.text`), or `MISSING`. A key that itself holds dots is found too."""
+    """What stands at a dotted path (`request.docs.0.text`), or `MISSING`; -1 is the last of a list.
+
+    A key that itself holds dots is found too.
+    """
     if isinstance(value, Mapping) and path in value:
         return value[path]
     head, dot, rest = path.partition(".")
     if isinstance(value, Mapping) and head in value:
         value = value[head]
-    elif isinstance(value, list) and head.isascii() and head.isdecimal() and int(head) < len(value):
+    elif isinstance(value, list) and _INDEX.fullmatch(head) and -len(value) <= int(head) < len(value):
         value = value[int(head)]
     else:
         return MISSING
@@ -78,7 +83,10 @@ def as_list(value: Any) -> list[Any]:
 
 
 def turns_of(value: Any) -> list[Any]:
-    """Turns from {role, content}, {from, value}, [asked, answered] or plain texts that take turns."""
+    """Turns from {role, content}, {from, value}, [asked, answered] or plain texts that take turns.
+
+    System messages are left out: what the model is told stands in the behaviour.
+    """
     if value is None or value == "":
         return []
     if not isinstance(value, list):
@@ -89,7 +97,8 @@ def turns_of(value: Any) -> list[Any]:
             role = one.get("role", one.get("from", one.get("type")))
             text = next((one[key] for key in ("content", "value", "text", "message") if key in one), None)
             low = str(role).lower()
-            turns.append({"role": _ROLES.get(low, low), "content": text})
+            if low not in ("system", "developer"):
+                turns.append({"role": _role(low), "content": text})
         elif isinstance(one, list):
             turns += [{"role": r, "content": t} for r, t in zip(("user", "assistant"), one, strict=False) if t]
         else:
@@ -97,8 +106,15 @@ def turns_of(value: Any) -> list[Any]:
     return turns
 
 
+def _role(name: str) -> str:
+    role = _ROLES.get(name, name)
+    if role not in ("user", "assistant"):
+        raise Skip(f"history: a message of the role {name!r}; only those of user and assistant can be earlier messages")
+    return role
+
+
 def passages_of(value: Any, mapped: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Passages from objects, texts, one of them, or a mapping of ids to texts; a second copy is dropped."""
+    """Passages from objects, texts, one of them, or a mapping of ids to texts; a second copy of an id is dropped."""
     if value is None or value == "":
         return []
     if isinstance(value, str):

@@ -1,8 +1,8 @@
 """Splits without a leak: what must stay together, and which split each group goes to. Pure and deterministic.
 
-Pairs are tied by keys: the documents and passages they rest on, their input, their cluster of near-duplicates, and the
-pair a twin was made from. Pairs that share a key, directly or through others, go to one split. Splits of earlier
-releases are kept, so a test set stays a test set while the data grows.
+Pairs are tied by keys: the documents and passages they rest on, their input, their cluster of near-duplicates, the
+pair a twin was made from, and their conversation. Pairs that share a key, directly or through others, go to one split.
+Splits of earlier releases are kept, so a test set stays a test set while the data grows.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from curate.compare import normalise
 from curate.consistency import input_key
 from curate.errors import WorkspaceError
 from curate.files import sha256_text, sha256_value
@@ -104,9 +105,16 @@ def tie(
     """The keys of each pair, in order. `clusters` holds the indices of near-duplicates (`curate.duplicates`).
 
     Beside its documents, a pair is tied by the text of its supporting passages, since one text may stand in two
-    documents, and by its input, since two pairs may ask the same and cite different passages.
+    documents, and by its input, since two pairs may ask the same and cite different passages. A later turn of a
+    conversation has the answer of the earlier one in its prompt, so that the two belong together.
     """
     keys = [_own_keys(pair, behaviour, group_by) for pair in pairs]
+    turns = [_turns(pair) for pair in pairs]
+    # only turns that are pairs and rest on something: a greeting holds no answer, and would tie all that begin with it
+    asked = {one[-1] for pair, one in zip(pairs, turns, strict=True) if pair.passages and pair.answerable}
+    told = asked & {turn for one in turns for turn in one[:-1]}
+    for own, one in zip(keys, turns, strict=True):
+        own |= {f"turn:{turn}" for turn in told.intersection(one)}
     for cluster in clusters:
         name = "dup:" + min(pairs[index].id for index in cluster)
         for index in cluster:
@@ -121,6 +129,12 @@ def _own_keys(pair: Pair, behaviour: Behaviour, group_by: GroupBy) -> set[str]:
     keys |= {_text_hash(passage) for passage in supporting}
     twin = pair.meta.get("twin_of")
     return keys | {f"id:{twin}"} if isinstance(twin, str) and twin else keys
+
+
+def _turns(pair: Pair) -> list[str]:
+    """What the user has said up to each of their turns, hashed; the pair's own question is the last."""
+    said = [normalise(one) for one in (*(t.content for t in pair.history if t.role == "user"), pair.question)]
+    return [sha256_value(said[: end + 1]) for end in range(len(said))]
 
 
 def assign(
@@ -202,8 +216,13 @@ def _turn(member: Member, step: int) -> tuple[bool, int, str, str]:
 def spoken(key: str) -> str:
     """What ties two pairs, in words."""
     kind, _, name = key.partition(":")
-    if kind in ("text", "same"):
-        return {"text": "the text of a passage", "same": "the same question over the same passages"}[kind]
+    whole = {
+        "text": "the text of a passage",
+        "same": "the same question over the same passages",
+        "turn": "a turn of one conversation",
+    }
+    if kind in whole:
+        return whole[kind]
     return f"{ {'doc': 'the document', 'dup': 'near-duplicates of', 'id': 'the pair'}[kind] } {name}"
 
 

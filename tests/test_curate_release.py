@@ -386,6 +386,19 @@ def test_the_order_of_an_outputs_keys_makes_another_release(workspace: Workspace
     assert split_of(second.release.directory) == split_of(first.directory)
 
 
+def test_what_an_older_release_held_is_released_anew(workspace: Workspace) -> None:
+    """Later commands take the newest release: it must not be the one with what was taken out since."""
+    first = make_release(workspace).release
+    before = workspace.pairs.read_bytes()
+    write_pairs(workspace.pairs, some_pairs()[:-1])
+    assert make_release(workspace).created
+    workspace.pairs.write_bytes(before)
+    again = make_release(workspace)
+    assert again.created
+    assert again.release.manifest.details["data_sha256"] == first.manifest.details["data_sha256"]
+    assert not make_release(workspace).created
+
+
 def test_whether_it_is_answerable_is_said(workspace: Workspace) -> None:
     write_pairs(workspace.pairs, [one.model_copy(update={"answerable": None}) for one in some_pairs()])
     release = make_release(workspace).release

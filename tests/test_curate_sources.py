@@ -262,6 +262,20 @@ def test_a_question_that_stands_among_the_messages_is_asked_once():
     assert [turn.content for turn in pair.history] == ["France?", "20 %"]
 
 
+def test_a_chat_log_of_messages_alone_is_mapped_by_places_from_the_end():
+    told = json.dumps(UNKNOWN)
+    said = [("system", "Be brief."), ("user", "France?"), ("assistant", "20 %"), ("user", "Hm?"), ("assistant", told)]
+    record = {"messages": [{"role": role, "content": text} for role, text in said], "documents": []}
+    mapped = ["question=messages.-2.content", "output=messages.-1.content", "history=messages"]
+    pair = pair_of(record, mapped, ())
+    assert (pair.question, pair.output) == ("Hm?", UNKNOWN)
+    assert [turn.content for turn in pair.history] == ["France?", "20 %"]
+    record["messages"].insert(1, {"role": "tool", "content": "…"})
+    refused = pair_of(record, mapped, ())
+    assert isinstance(refused, Unreadable)
+    assert "a message of the role 'tool'" in refused.reason
+
+
 def test_a_release_is_imported_as_it_was(tmp_path):
     twin = Pair.model_validate({"id": "t", "question": "A?", "output": UNKNOWN, "meta": {"twin_of": "q"}})
     spoken = Pair.model_validate({"id": "q", "question": "A?", "output": {"answer": "30"}, "accepted": ["30 days"]})

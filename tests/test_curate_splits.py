@@ -224,6 +224,8 @@ def test_source_documents() -> None:
     assert named.startswith("text:")
     assert source_documents(pair("a", ["p9"], [one]), BEHAVIOUR) == {"handbook.md"}, "cited, but not there"
     assert source_documents(pair("a", [], []), BEHAVIOUR) == set()
+    tickets = [Passage(id=f"p{i}", text="x", source=f"Ticket #{i}") for i in (1, 2)]
+    assert source_documents(pair("a", ["p1", "p2"], tickets), BEHAVIOUR) == {"Ticket #1", "Ticket #2"}
 
 
 def test_twins_and_near_duplicates_are_tied() -> None:
@@ -232,6 +234,31 @@ def test_twins_and_near_duplicates_are_tied() -> None:
     keys = tie(pairs, BEHAVIOUR, clusters=[[1, 2]])
     assert keys[0] & keys[1] == {"id:x"}
     assert keys[1] & keys[2] == {"dup:y"}
+
+
+def test_turns_of_one_conversation_are_tied() -> None:
+    """A later turn has the earlier answer in its prompt; a greeting holds none and ties nothing."""
+
+    def turn(name: str, question: str, *earlier: str, passages: bool = True) -> Pair:
+        said = [{"role": role, "content": one} for one in earlier for role in ("user", "assistant")]
+        found = [Passage(id="p1", text=name, source=name)] if passages else []
+        record = {"id": name, "question": question, "history": said, "passages": found, "output": {}}
+        return make_pair({**record, "answerable": True}, "test")
+
+    pairs = [
+        turn("first", "How long do refunds take?"),
+        turn("later", "And in France?", "how long do  refunds take?"),
+        turn("last", "Why?", "How long do refunds take?", "And in France?"),
+        turn("other", "And in France?"),
+        turn("hello", "Hello!", passages=False),
+        turn("greeted", "Where are you?", "Hello!"),
+        turn("greeted too", "Who are you?", "Hello!"),
+    ]
+    keys = tie(pairs, BEHAVIOUR, [])
+    assert keys[0] & keys[1]
+    assert keys[1] & keys[2]
+    for alone in (3, 4, 5, 6):
+        assert not keys[alone] & frozenset().union(*keys[:alone], *keys[alone + 1 :])
 
 
 def test_the_split_does_not_hang_on_the_hash_seed() -> None:

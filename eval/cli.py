@@ -226,6 +226,7 @@ def run(
 
     if endpoint is None and (served_as or base_model or no_logprobs):
         raise click.UsageError("--model, --base-model and --no-logprobs go with --endpoint.")
+    told = not no_logprobs and samples is None  # drawn answers stand in for log-probabilities
     request = Request(
         model=model,
         release=release,
@@ -240,7 +241,7 @@ def run(
         slices=slices,
         tasks=tuple(one.strip() for one in (tasks or "").split(",") if one.strip()),
         tasks_path=tasks_path,
-        served=Served(endpoint, served_as, base_model, concurrency, not no_logprobs) if endpoint else None,
+        served=Served(endpoint, served_as, base_model, concurrency, told) if endpoint else None,
     )
     directory, scores = evaluate(workspace(), request)
     say(f"Report: {directory / 'report.html'}")

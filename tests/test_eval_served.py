@@ -20,8 +20,9 @@ from tutelage import main
 class Server:
     """A chat-completions server that knows two models; it can be made to fail."""
 
-    def __init__(self, fails_after: int | None = None) -> None:
+    def __init__(self, fails_after: int | None = None, logprobs: bool = True) -> None:
         self.asked: list[dict[str, Any]] = []
+        self.logprobs = logprobs
         self.fails_after = fails_after
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
@@ -32,7 +33,8 @@ class Server:
         colour = "red" if body["model"] == "good" else "blue"
         text = json.dumps({"status": "answered", "answer": colour, "citations": ["p1"]})
         content = [{"token": one, "logprob": -0.1} for one in text]
-        choice = {"message": {"content": text}, "finish_reason": "stop", "logprobs": {"content": content}}
+        told = {"content": content} if self.logprobs else None
+        choice = {"message": {"content": text}, "finish_reason": "stop", "logprobs": told}
         return httpx.Response(200, json={"choices": [choice], "usage": {"completion_tokens": 30}})
 
 
@@ -94,6 +96,17 @@ def test_a_served_name_needs_no_run(run_root: Path, monkeypatch: pytest.MonkeyPa
     found = verify(report, run_root)
     assert [one for one in found.findings if "reports" in one.where] == []
     assert any("cannot be verified" in note for note in found.notes)
+
+
+def test_drawn_answers_do_where_a_server_has_no_logprobs(run_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mend that the refusal names."""
+    serve(monkeypatch, Server(logprobs=False))
+    command = ["-C", str(run_root), "eval", "run", "hosted", "--endpoint", "http://server.test", "--model", "good"]
+    command += ["--limit", "2", "--name", "drawn"]
+    assert "--samples 5" in CliRunner().invoke(main, command).output
+    result = CliRunner().invoke(main, [*command, "--samples", "5"])
+    assert result.exit_code in (0, 3, 4), result.output
+    assert {line["confidence"] for line in lines(run_root / "reports/drawn/predictions.jsonl")} == {1.0}
 
 
 def test_options_of_an_endpoint_need_one(run_root: Path) -> None:

@@ -216,8 +216,11 @@ def _drop_line(name: str, one: Mapping[str, Any], bound: Bound) -> dict[str, Any
     more = None if needed is None else needed - one["n"]
     before, after = _percent(one["base"]["value"]), _percent(one["tuned"]["value"])
     said = f"on the set {name!r} accuracy went from {before} to {after} (n = {one['n']:,})"
+    kept = f"drop with 95 % confidence of at most {_points(near)}"
+    if near < 0:
+        kept = f"rise with 95 % confidence of at least {_points(-near)}"
     reading = {
-        "GO": f"{said}, a drop with 95 % confidence of at most {_points(near)}",
+        "GO": f"{said}, a {kept}",
         "NO-GO": f"{said}, a drop with 95 % confidence of more than {_points(far)}",
         "INCONCLUSIVE": f"{said} and the drop may be as large as {_points(near)}",
     }[verdict]

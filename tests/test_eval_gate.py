@@ -197,6 +197,13 @@ def test_a_set_of_which_the_base_answers_nothing_is_no_go() -> None:
     assert "the base itself answers 0 % (n = 500), too little to show a loss of 2.0 points" in found["reason"]
 
 
+def test_a_sure_gain_is_called_a_rise() -> None:
+    base = [Result(id=str(i), correct=i < 200) for i in range(400)]
+    tuned = [Result(id=str(i), correct=i < 300) for i in range(400)]
+    (reason,) = judge(retained((base, tuned)), {"retention_drop": Bound(at_most=0.02)})["reasons"]
+    assert "from 50 % to 75 % (n = 400), a rise with 95 % confidence of at least 21.4 points; 2.0 points" in reason
+
+
 def test_a_loss_that_rose_stops_a_go() -> None:
     gate: Any = {"retention_drop": Bound(at_most=0.02)}
     fine = kept(500, 0, "copy")

@@ -14,7 +14,7 @@ from curate.behaviour import Behaviour, load_behaviour
 from curate.consensus import Entry, Round, Settlement, adjudication_version, read_judgement, version_of
 from curate.errors import ReviewError
 from curate.pairs import Pair, read_pairs
-from curate.review import Report, entries_of, guidelines_of, send, take_off_responses
+from curate.review import Report, entries_of, guidelines_of, renew, send, take_off_responses
 from curate.review_log import Log, ReviewState, Terms, read_terms, review_state, write_settled
 from curate.workspace import Workspace
 
@@ -79,7 +79,7 @@ def pull(client: Client, workspace: Workspace, report: Report) -> Pulled:
     returned = []
     for one in seen:
         returned += _return(client, log, one, by_id, behaviour)
-    _adjudicate(client, workspace, terms, seen, state, by_id, behaviour, report)
+    _adjudicate(client, log, people, terms, seen, state, by_id, behaviour, report)
     write_settled(workspace, state)
     missing = sorted(set(by_id) - set(seen[0].records))
     return Pulled(state, new, returned, state.counts().get("to adjudicate", 0), missing)
@@ -185,7 +185,8 @@ def _make_draft(client: Client, record_id: str, entry: Entry) -> bool:
 
 def _adjudicate(
     client: Client,
-    workspace: Workspace,
+    log: Log,
+    people: Mapping[str, str],
     terms: Terms,
     seen: Sequence[Seen],
     state: ReviewState,
@@ -202,18 +203,19 @@ def _adjudicate(
         team = ensure_team(client, terms.adjudicators)
         text = guidelines_of(behaviour, list(by_id.values()), True)
         second = Seen(ensure_board(client, team, terms.dataset, 1, text, adjudication=True), "adjudication")
-    todo = []
+    todo, changed = [], []
     for name, one in disputed.items():
         version = adjudication_version(by_id[name], one.judgements)
         known = second.records.get(name)
-        if known is not None and known[1] != version:
-            take_off_responses(client, workspace, known[0], "adjudication")
-        if known is None or known[1] != version:
+        if known is None:
             todo.append(_adjudication_record(by_id[name], one, version, behaviour))
+        elif known[1] != version:
+            changed.append((known[0], _adjudication_record(by_id[name], one, version, behaviour)))
+    renew(client, log, people, second.board, changed, "adjudication", report)
     send(client, second.board, todo, len(todo), report)
     for name, (record_id, _, _) in second.records.items():
         if name not in disputed:
-            take_off_responses(client, workspace, record_id, "adjudication")
+            take_off_responses(client, log, people, record_id, "adjudication")
             try:
                 client.request("DELETE", f"/records/{record_id}")
             except Missing:

@@ -21,6 +21,7 @@ from curate.splits import Split
 from curate.workspace import Workspace
 
 IN_FLIGHT = 2  # so that the server can read one page while the database writes another
+RENEWED_AT_ONCE = 16
 Report = Callable[[str, int, int], None]  # what is done, how many so far, of how many (0: not known)
 
 
@@ -148,7 +149,8 @@ def _sync(
     for page in client.records(board.id):
         there.update({str(one["external_id"]): one for one in page})
         report("looking at what is there", len(there), 0)
-    todo: list[Wanted] = []
+    added: list[Wanted] = []
+    changed: list[tuple[str, Json]] = []  # the id of the record, and what it shall be
     described: list[Json] = []
     unchanged = 0
     for one in wanted:
@@ -156,20 +158,22 @@ def _sync(
         known = there.get(name)
         metadata = (known or {}).get("metadata") or {}
         if known is None:
+            added.append(one)
             done.added.append(name)
         elif metadata.get(layout.VERSION) != one.metadata[layout.VERSION]:
-            take_off_responses(client, workspace, str(known["id"]), "review")
+            changed.append((str(known["id"]), layout.record(one.pair, behaviour, one.metadata)))
             done.changed.append(name)
         elif metadata != one.metadata:
             described.append({"external_id": name, "metadata": one.metadata})
             done.described.append(name)
-            continue
         else:
             unchanged += 1
-            continue
-        todo.append(one)
-    records = (layout.record(one.pair, behaviour, one.metadata) for one in todo)
-    send(client, board, chain(records, described), len(todo) + len(described), report)
+    if changed:
+        teams = [find_team(client, name) for name in (done.terms.team, done.terms.adjudicators)]
+        log, people = Log(workspace), usernames(client, [team for team in teams if team])
+        renew(client, log, people, board, changed, "review", report)
+    records = (layout.record(one.pair, behaviour, one.metadata) for one in added)
+    send(client, board, chain(records, described), len(added) + len(described), report)
     foreign = sorted(set(there) - {one.pair.id for one in wanted})
     return Pushed(done.terms, done.added, done.changed, done.described, unchanged, foreign, done.people)
 
@@ -210,20 +214,36 @@ def _addressed(record: Json, board: Board) -> Json:
     return {**plain, "suggestions": [suggestion]}
 
 
-def take_off_responses(client: Client, workspace: Workspace, record_id: str, round_: Round) -> None:
-    """Keep the responses of a record in `review/`, then take them off it."""
+def renew(
+    client: Client,
+    log: Log,
+    people: Mapping[str, str],
+    board: Board,
+    changed: Sequence[tuple[str, Json]],
+    round_: Round,
+    report: Report,
+) -> None:
+    """Give records, each with its id, another content, and take off what was said of the old one.
+
+    A few at a time: between the two steps the old content can be answered, which would count for the new one.
+    """
+    for begun in range(0, len(changed), RENEWED_AT_ONCE):
+        report("renewing", begun, len(changed))
+        some = changed[begun : begun + RENEWED_AT_ONCE]
+        for record_id, _ in some:
+            take_off_responses(client, log, people, record_id, round_)
+        client.upsert_records(board.id, encode_records([_addressed(record, board) for _, record in some]))
+
+
+def take_off_responses(client: Client, log: Log, people: Mapping[str, str], record_id: str, round_: Round) -> None:
+    """Keep the responses of a record in `review/`, then take them off it. `people` are users by id."""
     try:
         record = client.get(f"/records/{record_id}")
     except Missing:
         return
     responses = record.get("responses") or []
-    if not responses:
-        return
-    terms = read_terms(workspace)
-    teams = [find_team(client, name) for name in ((terms.team, terms.adjudicators) if terms else ())]
-    people = usernames(client, [team for team in teams if team])
-    log = Log(workspace)
-    log.add(entries_of(record, round_, people, log.who_said()))
+    if responses:
+        log.add(entries_of(record, round_, people, log.who_said()))
     for response in responses:
         try:
             client.request("DELETE", f"/responses/{response['id']}")

@@ -29,7 +29,9 @@ from curate.argilla.server import Options, check_options
 from curate.behaviour import Behaviour
 from curate.errors import ReviewError, ServerError, TutelageError
 from curate.pairs import make_pair
-from curate.review import send
+from curate.review import renew, send
+from curate.review_log import Log
+from curate.workspace import Workspace
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -396,6 +398,25 @@ def test_passages_are_shown_as_they_are(text: str, name: str) -> None:
     inner = re.sub(r"</?(p|strong|br|hr)>", "", shown)
     assert "<" not in inner
     assert "\n\n" not in shown
+
+
+def test_a_changed_record_can_hardly_be_answered_between_taking_off_its_answers_and_its_new_content(
+    tmp_path: Path,
+) -> None:
+    seen: list[set[str]] = [set()]  # of each page that is sent: whose answers were taken off since the last one
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            seen[-1].add(request.url.path.rsplit("/", 1)[1])
+            return httpx.Response(200, json={"responses": []})
+        assert {one["external_id"] for one in json.loads(request.content)["items"]} == seen[-1]
+        seen.append(set())
+        return httpx.Response(200, json={})
+
+    made, _ = client(handle)
+    changed = [(str(number), {"external_id": str(number)}) for number in range(50)]
+    renew(made, Log(Workspace(tmp_path)), {}, Board("b", "b", 2, "q"), changed, "review", lambda *_: None)
+    assert sorted(map(len, seen)) == [0, 2, 16, 16, 16]
 
 
 @given(st.text())

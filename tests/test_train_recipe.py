@@ -102,6 +102,7 @@ def test_all_faults_at_once_by_their_dotted_path(tmp_path: Path) -> None:
         ),
         ("base: {model: a/b}\nguards: {rehearsal: {source: x.jsonl}}", "guards.rehearsal.source: there is no file"),
         ("base: {model: a/b}\nguards: {retention_budget: {sets: x.jsonl}}", "guards.retention_budget.sets"),
+        ("base: {model: a/b}\nguards: {rehearsal: {source: x.jsonl, prompts: y}}", "rehearsal.prompts: these the base"),
         ("base: {model: ./nowhere}", "no config.json"),
         ("base: {model: 'a b/c d'}", "neither a directory nor a name"),
         ("base: {model: a/b}\nquantization: {bits: 8}", "quantization.bits"),

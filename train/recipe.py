@@ -326,11 +326,15 @@ def _base_faults(base: Base) -> list[str]:
 
 
 def _missing(recipe: Recipe) -> list[str]:
-    """The files of items that the recipe names and that are not there."""
+    """The files of items that the recipe names and that are not there, or that nothing would read."""
     keys = {
         "rehearsal-answers": "guards.rehearsal.source",
         "rehearsal-prompts": "guards.rehearsal.prompts",
         "retention-sets": "guards.retention_budget.sets",
     }
     missing = ((role, path) for role, path in named_files(recipe).items() if not path.is_file())
-    return [f"{keys[role]}: there is no file {path}" for role, path in missing]
+    faults = [f"{keys[role]}: there is no file {path}" for role, path in missing]
+    rehearsal = recipe.guards.rehearsal
+    if rehearsal and rehearsal.prompts and rehearsal.source != "self":
+        faults.append("guards.rehearsal.prompts: these the base answers (source: self); a file of answers needs none")
+    return faults

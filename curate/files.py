@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -201,6 +203,22 @@ def hold(lock: Path, path: Path, seconds: float = 0) -> Iterator[None]:
 def beside(path: Path) -> Path:
     """The lock of a directory that is written as a whole."""
     return path.with_name(f".{path.name}.lock")
+
+
+_NO_SPACE = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+_NO_SPACE_TOLD = re.compile(rf"os error ({'|'.join(map(str, _NO_SPACE))})\b|inline_container|PytorchStreamWriter")
+
+
+@contextmanager
+def need_space(path: Path, fix: str) -> Iterator[None]:
+    """Tell a full disk as a `TutelageError`; safetensors and PyTorch, when they write, raise errors of their own."""
+    try:
+        yield
+    except Exception as error:
+        told = error.errno in _NO_SPACE if isinstance(error, OSError) else _NO_SPACE_TOLD.search(str(error))
+        if not told or isinstance(error, TutelageError):
+            raise
+        raise TutelageError("cannot be written: the disk is full", where=str(path), fix=fix) from error
 
 
 def unwritable(path: Path, error: OSError | NotImplementedError) -> TutelageError:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.errors import WorkspaceError
-from curate.files import beside, hold, read_json, write_json
+from curate.files import beside, hold, need_space, read_json, write_json
 from curate.manifest import NAME, Input, read_manifest, write_manifest
 from curate.release import Release, load_release
 from curate.workspace import Workspace
@@ -92,7 +92,8 @@ def open_report(directory: Path, inputs: dict[str, Input]) -> Iterator[dict[str,
 
     Raises `WorkspaceError` where the name is taken by something else or another process works on it.
     """
-    with hold(beside(directory), directory):
+    full = need_space(directory, "free some space there, then run the same command again: it goes on where it stopped")
+    with hold(beside(directory), directory), full:
         _check_same(directory, {role: one.sha256 for role, one in inputs.items()})
         directory.mkdir(exist_ok=True)
         for left in directory.glob(".*.partial"):  # of writes that were killed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import yaml
 from click.testing import CliRunner
 
 from curate.errors import TrainingError, TutelageError, WorkspaceError
+from curate.files import need_space
 from curate.manifest import Input, hash_files, read_manifest, write_manifest
 from curate.pairs import Pair, write_pairs
 from curate.release import Options, make_release
@@ -354,6 +356,41 @@ def test_an_interrupted_run_says_how_it_goes_on(
     with pytest.raises(KeyboardInterrupt):
         train(place, Request(place.recipe, name="one"))
     assert "--resume --name one" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_told_with_how_it_goes_on(tmp_path: Path, tiny_base: Path) -> None:
+    place = make_workspace(tmp_path, tiny_base)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))  # no checkpoint fits
+    try:
+        with pytest.raises(TutelageError, match="run1: cannot be written: the disk is full") as caught:
+            train(place, Request(place.recipe))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "--resume --name run1" in str(caught.value)
+    assert train(place, Request(place.recipe, resume=True)).manifest.name == "run1"
+
+
+def test_every_way_a_library_says_that_the_disk_is_full_is_known(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    tensor = torch.zeros(100_000)
+    ways = [
+        lambda: save_file({"a": tensor}, tmp_path / "a"),
+        lambda: torch.save({"a": tensor}, tmp_path / "b"),
+        lambda: (tmp_path / "c").write_bytes(bytes(100_000)),
+    ]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+    try:
+        for way in ways:
+            with pytest.raises(TutelageError, match="the disk is full"), need_space(tmp_path, "free some"):
+                way()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with pytest.raises(RuntimeError, match="shape"), need_space(tmp_path, "free some"):
+        raise RuntimeError("shape")
 
 
 def test_a_base_on_a_hub_is_held_to_the_commit_that_was_trained_on(finished: Any, tmp_path: Path) -> None:

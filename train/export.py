@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from curate.errors import TutelageError, WorkspaceError
-from curate.files import atomic_directory, beside, hold, read_json, write_json, write_text
+from curate.files import atomic_directory, beside, hold, need_space, read_json, write_json, write_text
 from curate.manifest import NAME, Input, Manifest, read_manifest, write_manifest
 from curate.release import load_release
 from curate.workspace import Workspace, finished
@@ -48,7 +48,8 @@ def export(workspace: Workspace, name: str | None, form: Form, out: Path | None 
     tokenizer = _tokenizer(run)
     inputs = {"run": _input(run.directory, run.manifest.sha256, directory)}
     report = find_threshold(workspace, run)
-    with hold(beside(directory), directory), atomic_directory(directory) as temporary:
+    full = need_space(directory, "free some space there, or name another place with --out")
+    with hold(beside(directory), directory), full, atomic_directory(directory) as temporary:
         if form == "adapter":
             write_scaled(run, temporary)
             write_text(temporary / TEMPLATE, str(tokenizer.chat_template))

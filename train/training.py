@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from curate.console import say
 from curate.errors import TrainingError
-from curate.files import atomic_directory, read_json, sha256_file, write_bytes, write_json
+from curate.files import atomic_directory, need_space, read_json, sha256_file, write_bytes, write_json
 from curate.findings import Finding
 from curate.manifest import NAME, Input, hash_files, write_manifest
 from curate.pairs import Pair
@@ -126,12 +126,14 @@ def _keep_what_was_written(directory: Path, written: bytes, recipe: Recipe) -> N
 
 @contextmanager
 def _how_to_go_on(opened: Opened) -> Iterator[None]:
-    """Say, where training is interrupted, by which command it goes on."""
+    """Say, where training is interrupted or the disk is full, by which command it goes on."""
+    go_on = f"the same command with --resume --name {opened.directory.name}"
     try:
-        yield
+        with need_space(opened.directory, f"free some space there, then go on from the last checkpoint: {go_on}"):
+            yield
     except KeyboardInterrupt:
         if is_main():
-            say(f"To go on with this run: the same command with --resume --name {opened.directory.name}")
+            say(f"To go on with this run: {go_on}")
         raise
 
 

@@ -206,7 +206,9 @@ def beside(path: Path) -> Path:
 
 
 _NO_SPACE = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
-_NO_SPACE_TOLD = re.compile(rf"os error ({'|'.join(map(str, _NO_SPACE))})\b|inline_container|PytorchStreamWriter")
+_NO_SPACE_TOLD = re.compile(
+    rf"os error ({'|'.join(map(str, _NO_SPACE))})\b|iostream error|inline_container|PytorchStreamWriter"
+)
 
 
 @contextmanager

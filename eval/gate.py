@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from curate.behaviour import Bound, GateLine
 from eval.retention import items_needed
-from eval.statistics import MOST_ITEMS, clopper_pearson_bound, smallest_n
+from eval.statistics import MOST_ITEMS, clopper_pearson_bound, smallest_n, unlucky
 
 Verdict = Literal["GO", "NO-GO", "INCONCLUSIVE"]
 WORST_FIRST: tuple[Verdict, ...] = ("NO-GO", "INCONCLUSIVE", "GO")
@@ -84,7 +84,7 @@ def _rate_line(metric: GateLine, scores: Mapping[str, Any], bound: Bound) -> dic
     needed, share = None, found["value"]
     inside = _inside(bound, share, strictly=True)
     if verdict == "INCONCLUSIVE" and inside:
-        needed = smallest_n(lambda m: _inside(bound, clopper_pearson_bound(share * m, m, near)), n + 1)
+        needed = smallest_n(lambda m: _inside(bound, clopper_pearson_bound(_unlucky(share, m, near), m, near)), n + 1)
     more = None if needed is None else needed - n
     said = f"{place.name} is {_percent(found['value'])} (n = {n:,})"
     return _line(
@@ -98,6 +98,13 @@ def _rate_line(metric: GateLine, scores: Mapping[str, Any], bound: Bound) -> dic
         needed_n=needed,
         needed_more=more,
     )
+
+
+def _unlucky(share: float, n: int, side: str) -> float:
+    """A count of n, on the side of harm of what the share lets one expect; all or none where the share is that."""
+    if side == "upper":
+        return min(float(n), unlucky(share * n, n * share * (1 - share)))
+    return max(0.0, n - unlucky((1 - share) * n, n * share * (1 - share)))
 
 
 def _why_missing(place: Place, part: Any) -> str:
@@ -159,7 +166,7 @@ def _advice(verdict: Verdict, more: int | None, counted: str, inside: bool = Fal
         return f". More than {MOST_ITEMS:,} {counted} would be needed to tell"
     if more is None:
         return ". What was seen is not inside that, so more of the same will hardly bring a GO"
-    return f". About {more:,} more {counted} would settle it, were the share to stay"
+    return f". About {more:,} more {counted} would settle it four times in five, were the share to stay"
 
 
 def _percent(value: float | None) -> str:

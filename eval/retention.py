@@ -21,6 +21,7 @@ from eval.statistics import (
     rate,
     smallest_n,
     student,
+    unlucky,
 )
 
 MARGIN = 0.02  # of accuracy that may be lost
@@ -206,7 +207,10 @@ def _scaled_bounds(only_base: int, only_tuned: int, n: int, worth: float, confid
 
 
 def items_needed(entry: Mapping[str, Any], margin: float) -> int | None:
-    """How many items would show a drop inside `margin`, were the shares as seen; None where the drop seen is not."""
+    """How many items would show a drop inside `margin`, four times in five, were the shares as seen.
+
+    None where the drop seen is not inside it.
+    """
     if entry["difference"] <= -margin:
         return None
     falls, rises = entry["only_base"] / entry["n"], entry["only_tuned"] / entry["n"]
@@ -214,7 +218,9 @@ def items_needed(entry: Mapping[str, Any], margin: float) -> int | None:
 
     def settles(n: int) -> bool:
         many = n * worth
-        return paired_bounds(falls * many, rises * many, many).low > -margin
+        lost = unlucky(0.0, many * (falls + rises - (falls - rises) ** 2))
+        fell = lost * falls / (falls + rises) if lost else 0.0  # the rest of the ill luck: fewer rises than expected
+        return paired_bounds(falls * many + fell, max(0.0, rises * many - (lost - fell)), many).low > -margin
 
     return smallest_n(settles, int(entry["n"]) + 1)
 
@@ -238,7 +244,7 @@ def _loss_set(items: Sequence[PairedResult], margin: float) -> dict[str, Any]:
         settled = True if bound < margin else False if opposite > margin else None
     needed = None
     if settled is None and reach[0] is not None and mean.value < margin:
-        needed = math.ceil(len(items) * (reach[0] / (margin - mean.value)) ** 2) + 1
+        needed = math.ceil(len(items) * (unlucky(reach[0], (error or 0.0) ** 2) / (margin - mean.value)) ** 2) + 1
     return {
         "kind": "loss",
         "n": len(items),

@@ -11,6 +11,7 @@ from statistics import NormalDist
 from typing import NamedTuple, TypedDict
 
 CONFIDENCE = 0.95
+POWER = 0.8  # how often the number of items that is asked for settles a question
 FEWEST_CHANGED = 10  # groups with a change, from which on their design effect can be estimated
 MOST_ITEMS = 10_000_000  # more than this settles nothing in practice
 
@@ -116,13 +117,14 @@ def _recovered(p: float, q: float, falls: float, rises: float, n: float, confide
 class Mean(NamedTuple):
     """A mean with its standard error.
 
-    `clusters` is the number of independent units it rests on, `changed` how many of them hold a value other than 0.
+    `clusters` is the number of independent units it rests on, `changed` how many of them carry a value other than 0:
+    (Σ t²)² / Σ t⁴ of their totals t, which is their number where all carry the same, and little where a few carry most.
     """
 
     value: float
     standard_error: float | None
     clusters: int
-    changed: int
+    changed: float
 
 
 def clustered_mean(values: Sequence[float], groups: Sequence[object], weights: Sequence[float] | None = None) -> Mean:
@@ -135,10 +137,13 @@ def clustered_mean(values: Sequence[float], groups: Sequence[object], weights: S
     total = math.fsum(weight)
     mean = math.fsum(w * x for w, x in zip(weight, values, strict=True)) / total
     sums: dict[object, float] = {}
+    totals: dict[object, float] = {}
     for x, w, group in zip(values, weight, groups, strict=True):
         sums[group] = sums.get(group, 0.0) + w * (x - mean)
-    count, changed = len(sums), len({group for x, group in zip(values, groups, strict=True) if x})
+        totals[group] = totals.get(group, 0.0) + w * x
+    count, squares = len(sums), [t * t for t in totals.values() if t]
     error = None if count < 2 else math.sqrt(count / (count - 1) * math.fsum(s * s for s in sums.values())) / total
+    changed = math.fsum(squares) ** 2 / math.fsum(s * s for s in squares) if squares else 0.0
     return Mean(mean, error, count, changed)
 
 
@@ -152,8 +157,8 @@ def student(confidence: float, degrees: int) -> float:
 def effective_n(mean: Mean, values: Sequence[float]) -> float:
     """How many independent items clustered ones are worth: n over the design effect (Kish, 1965), at most n.
 
-    Degrees of freedom are paid for as Korn & Graubard (1998) do. Where fewer than `FEWEST_CHANGED` groups hold a value
-    other than 0, the design effect cannot be seen, and no group counts for more than one item: otherwise one item lost
+    Degrees of freedom are paid for as Korn & Graubard (1998) do. Where fewer than `FEWEST_CHANGED` groups carry what
+    changed, the design effect cannot be seen, and no group counts for more than one item: otherwise one item lost
     would prove more than none.
     """
     n = len(values)
@@ -168,6 +173,11 @@ def effective_n(mean: Mean, values: Sequence[float]) -> float:
     degrees = (student(CONFIDENCE, n - 1) / student(CONFIDENCE, mean.clusters - 1)) ** 2
     most = float(n if mean.changed >= FEWEST_CHANGED else mean.clusters)
     return min(most, max(1.0, n * alone / mean.standard_error**2 * degrees))
+
+
+def unlucky(expected: float, variance: float) -> float:
+    """A number that only one sample in five exceeds (1 − `POWER`), by the normal approximation."""
+    return expected + NormalDist().inv_cdf(POWER) * math.sqrt(variance)
 
 
 def smallest_n(settles: Callable[[int], bool], start: int) -> int | None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,6 +89,14 @@ def test_the_pairs_needed_are_the_fewest_that_settle_it(n: int, data: st.DataObj
         assert line(found["needed_n"] - 1, found["needed_n"] - 1, at_least=0.8)["verdict"] == "INCONCLUSIVE"
     times = -(-found["needed_n"] // n)
     assert line(k * times, n * times, at_least=0.8)["verdict"] == "GO"
+
+
+@pytest.mark.parametrize(("k", "n", "limit"), [(98, 100, 0.95), (56, 60, 0.9), (195, 200, 0.95)])
+def test_as_many_as_it_asks_for_settle_it_four_times_in_five(k: int, n: int, limit: float) -> None:
+    needed = line(k, n, at_least=limit)["needed_n"]
+    drawn = np.random.default_rng(7).binomial(needed, k / n, 500)
+    went = [line(int(one), needed, at_least=limit)["verdict"] == "GO" for one in drawn]
+    assert np.mean(went) == pytest.approx(0.8, abs=0.07)
 
 
 def test_reasons_say_what_was_seen_what_is_asked_and_how_many_more() -> None:

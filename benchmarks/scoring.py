@@ -238,9 +238,9 @@ def in_process(n: int, with_peer: bool) -> dict[str, Any]:
     from curate.behaviour import load_behaviour
     from curate.pairs import Pair
     from eval.failures import find_failures
+    from eval.grading import grade
     from eval.predictions import Prediction
     from eval.report import write_report
-    from eval.scoring import grade
 
     raw = made_pairs(n)
     given = made_predictions(raw)

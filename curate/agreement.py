@@ -9,7 +9,7 @@ from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from curate.power import COUNTED, errorless_n
+from curate.power import COUNTED, pairs_to_show
 
 if TYPE_CHECKING:
     from curate.behaviour import Behaviour
@@ -179,7 +179,7 @@ def pairs_wanted(
         bound = behaviour.gate.get(line)
         if bound is None:
             continue
-        needed = errorless_n(1 - bound.at_least if bound.at_least is not None else bound.at_most or 0.0)
+        needed = pairs_to_show(bound)
         more = None if needed is None else max(0, math.ceil(needed / test_share - 1e-9) - held[kind])
         wanted[line] = {"test_pairs": needed, "settled_pairs_still_wanted": more}
     return wanted

@@ -17,12 +17,8 @@ from curate.compare import Comparator, plain_words, score
 from curate.errors import BehaviourError
 from curate.files import sha256_value
 from curate.pairs import Pair
-from curate.pointer import MISSING as MISSING  # names of a behaviour's own, wherever they are defined
-from curate.pointer import resolve as resolve
-from curate.pointer import same_json as same_json
-from curate.schema import Violation as Violation
-from curate.schema import compile_schema as compile_schema
-from curate.schema import read_schema, violations_of
+from curate.pointer import MISSING, resolve, same_json
+from curate.schema import Violation, compile_schema, read_schema, violations_of
 from curate.strict_yaml import Loader
 
 

@@ -7,17 +7,18 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from curate.behaviour import MISSING, Behaviour, resolve, same_json
+from curate.behaviour import Behaviour
 from curate.consistency import check_together
 from curate.errors import BehaviourError
 from curate.findings import Finding, Level
 from curate.pairs import Pair
+from curate.pointer import MISSING, escape, resolve, same_json
 from curate.privacy import Hit, personal_data, secrets
 from curate.vocabulary import term_pattern, terms_to_avoid
 
 MAX_CHARACTERS = 16_384  # a recipe's default 4,096 tokens at four characters each
 CHARACTERS_PER_TOKEN = 4
-
+ANY_LENGTH = 10**9  # for who judges length otherwise, in tokens
 
 RULES = (
     *("schema", "abstention", "citations", "unsupported", "contradiction", "duplicate", "near-duplicate"),
@@ -196,7 +197,7 @@ def _strings(value: Any, where: str) -> Iterator[tuple[str, str]]:
         yield where, value
     elif isinstance(value, dict):
         for key, inner in value.items():
-            yield from _strings(inner, f"{where}/{str(key).replace('~', '~0').replace('/', '~1')}")
+            yield from _strings(inner, f"{where}/{escape(key)}")
     elif isinstance(value, (list, tuple)):
         for index, inner in enumerate(value):
             yield from _strings(inner, f"{where}/{index}")

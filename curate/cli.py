@@ -119,8 +119,9 @@ def check(ctx: click.Context, rule: str | None, level: str, max_characters: int 
     """
     from curate.behaviour import load_behaviour
     from curate.checks import CHARACTERS_PER_TOKEN, MAX_CHARACTERS, RULES, check_pairs
+    from curate.facts import recipe_tokens
     from curate.findings import document
-    from curate.listing import listing, recipe_tokens
+    from curate.listing import listing
     from curate.pairs import read_pairs
 
     if rule is not None and rule not in RULES:
@@ -231,7 +232,7 @@ def unanswerable(share: float, how: How, seed: int, as_json: bool) -> None:
 def release(
     name: str | None,
     fractions: str | None,
-    group_by: str,
+    group_by: GroupBy,
     fresh: bool,
     unreviewed: bool,
     erase: tuple[str, ...],
@@ -260,11 +261,10 @@ def release(
     place = workspace()
     require_review(place, unreviewed)
     wanted = parse_fractions(fractions) if fractions is not None else None
-    by: GroupBy = "passage" if group_by == "passage" else "document"
     held = containing(place, erase) if erase else {}
     for kind, names in held.items():  # said first: it counts even where too little is left for a release
         say(f"{kind} that hold something of {', '.join(erase)}: {', '.join(names) or 'none'}")
-    made = make_release(place, Options(name, wanted, by, fresh, unreviewed, erase))
+    made = make_release(place, Options(name, wanted, group_by, fresh, unreviewed, erase))
     document = release_document(made)
     if erase:
         document["erased_from"] = held

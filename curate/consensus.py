@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from curate.behaviour import Behaviour, same_json
+from curate.behaviour import Behaviour
 from curate.files import canonical_json, parse_json, sha256_value
 from curate.layout import ANSWERABLE, CORRECTED, DECISION, WHY, editable
 from curate.pairs import Pair
+from curate.pointer import same_json
 
 Round = Literal["review", "adjudication"]
 Status = Literal["submitted", "draft", "discarded", "withdrawn"]

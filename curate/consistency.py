@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from curate.behaviour import MISSING, Behaviour
+from curate.behaviour import Behaviour
 from curate.compare import normalise
 from curate.duplicates import exact_duplicates, near_duplicates
 from curate.findings import Finding
 from curate.pairs import Pair
+from curate.pointer import MISSING
 from curate.power import LEAST_UNANSWERABLE, MOST_UNANSWERABLE
-from curate.support import answer_texts, cited_passages, holding_passages, stands_in, supporting_passages
+from curate.support import answer_texts, cited_passages, holding_passages, holds, supporting_passages
 
 MARKS = " ?!.…？！。؟۔।॥;።፧។"  # of questions and sentences, in Arabic, Urdu, Hindi, Greek, Amharic and Khmer too
 EXTRACTIVE = 0.7  # from this share of answers found in their passages, one that is not found stands out
@@ -167,7 +168,7 @@ def _unsupported(pairs: Sequence[Pair], behaviour: Behaviour) -> list[Finding]:
             continue
         looked_at += 1
         texts = [p.text for p in cited_passages(pair, behaviour) or pair.passages]
-        if not any(stands_in(answer, text) for answer in answers for text in texts):
+        if not any(holds(text, answers) for text in texts):
             missing.append(pair)
     if len(missing) > (1 - EXTRACTIVE) * looked_at:
         return []

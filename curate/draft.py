@@ -13,7 +13,7 @@ from curate.errors import WorkspaceError
 from curate.files import sha256_text, sha256_value
 from curate.pairs import Pair
 from curate.parquet import encodable, json_text
-from curate.power import COUNTED, errorless_n
+from curate.power import COUNTED, pairs_to_show
 from curate.splits import SPLITS, Anchor, Assignment, GroupBy, Member, Split, assign, distance, tie
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def _too_few(behaviour: Behaviour, assignment: Assignment) -> list[str]:
         bound = behaviour.gate.get(line)
         if bound is None:
             continue
-        need = errorless_n(1 - bound.at_least if bound.at_least is not None else bound.at_most or 0.0)
+        need = pairs_to_show(bound)
         if need is None:
             lines.append(f"no number of pairs can show {line} {_spoken(bound)}; ask for a little less in the gate")
             continue

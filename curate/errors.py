@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class TutelageError(Exception):
     """Bad input or a state that does not permit the command; the command line prints it without a traceback."""
@@ -53,3 +58,9 @@ class EndpointError(TutelageError):
 
 class ReviewError(TutelageError):
     """A round of review cannot go on: Argilla does not answer, refuses, or holds something else than expected."""
+
+
+def first_fault(error: ValidationError, whole: str) -> str:
+    """The first thing that is wrong, as `field: message`; `whole` is said where no single field is to blame."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg'].removeprefix('Value error, ')}"

@@ -1,7 +1,8 @@
-"""What a workspace shows about how far it is: read for advice, so nothing that is broken stops it."""
+"""What a workspace shows of itself: read for advice and for limits, so nothing that is broken stops it."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.advise import ENOUGH_REVIEWED, Facts
@@ -49,16 +50,19 @@ def _enough(behaviour: Behaviour) -> int:
 
 def reviewed_ids(workspace: Workspace) -> set[str]:
     """The ids of the pairs that people settled, as of the last pull; unreadable lines count for nothing."""
+    from curate.review_log import SETTLED
+
+    path = workspace.review / SETTLED
+    if not path.exists():
+        return set()
     found = set()
-    for path in workspace.review.glob("settled.jsonl"):
-        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-            try:
-                value = parse_json(line)
-            except ValueError:
-                continue
-            name = value.get("pair", value.get("id")) if isinstance(value, dict) else None
-            if isinstance(name, str):
-                found.add(name)
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        try:
+            value = parse_json(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict) and isinstance(value.get("pair"), str):
+            found.add(value["pair"])
     return found
 
 
@@ -106,6 +110,22 @@ def _guards(workspace: Workspace, problems: list[str]) -> tuple[str, ...]:
         return ()
     known = ("rehearsal", "kl_to_base", "retention_budget", "adapter_scale", "unanswerable_share")
     return tuple(name for name in known if guards.get(name, True) not in (None, False))  # what is not said is on
+
+
+def recipe_tokens(path: Path) -> int | None:
+    """`training.max_length` of the workspace's recipe, in tokens; None where there is none that can be read.
+
+    Curating needs no recipe, so a faulty one is no fault here: `tutelage train check` names it.
+    """
+    import yaml
+
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return None
+    training = recipe.get("training") if isinstance(recipe, dict) else None
+    length = training.get("max_length") if isinstance(training, dict) else None
+    return length if isinstance(length, int) and not isinstance(length, bool) and length > 0 else None
 
 
 def _verdict(workspace: Workspace, problems: list[str]) -> str | None:

@@ -82,6 +82,15 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
+def is_text(value: str) -> bool:
+    """Whether a string can be written as UTF-8: JSON's escapes can spell halves of surrogate pairs."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def sha256_text(text: str) -> str:
     """SHA-256 of the UTF-8 bytes, in hex. Lone surrogates are kept apart rather than refused."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
@@ -125,9 +134,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
-        with suppress(
-            OSError
-        ):  # a read-only place: there is nothing to take away, and the first error is the one to show
+        with suppress(OSError):  # a read-only place holds nothing to take away; the first error is the one to show
             temporary.unlink(missing_ok=True)
 
 

@@ -134,26 +134,24 @@ def verify(ctx: click.Context, directory: Path, as_json: bool) -> None:
     from curate.verify import document, tree
     from curate.verify import verify as walk
 
-    root = Path()
-    place = _made(root, directory)
-    done = walk(place, root if (root / "behaviour.yaml").is_file() else None)
+    done = walk(_made(directory), Path() if Path("behaviour.yaml").is_file() else None)
     emit(document(done), tree(done), as_json)
     if done.findings:
         ctx.exit(FINDINGS)
 
 
-def _made(root: Path, wanted: Path) -> Path:
+def _made(wanted: Path) -> Path:
     """The report, run or release at a path or of a name; raises `WorkspaceError` with those there are."""
     from curate.manifest import NAME
     from curate.workspace import Workspace, finished
 
-    place = Workspace(root)
+    place = Workspace(Path())
     parents = (place.reports, place.runs, place.releases, place.exports)
-    named = [parent / wanted for parent in parents]
-    for candidate in (wanted, root / wanted, *named):
+    candidates = [wanted, *(parent / wanted for parent in parents)]
+    for candidate in candidates:
         if (candidate / NAME).is_file():
             return candidate
-    lost = next((one for one in (wanted, root / wanted, *named) if one.is_dir()), None)
+    lost = next((one for one in candidates if one.is_dir()), None)
     kinds = "report, run, release or export"
     what = f"this is no finished {kinds}: it has no {NAME}" if lost else "there is no such directory"
     there = ", ".join(f"{one.parent.name}/{one.name}" for parent in parents for one in finished(parent))

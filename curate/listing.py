@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-
-import yaml
 
 from curate.findings import Finding
 
@@ -34,17 +31,3 @@ def listing(findings: Sequence[Finding], total: int, everything: bool = False) -
     touched = len({one.pair for one in findings if one.pair})
     lines.append(f"{total:,} pairs: {errors:,} errors and {len(findings) - errors:,} warnings on {touched:,} of them")
     return "\n".join(lines)
-
-
-def recipe_tokens(path: Path) -> int | None:
-    """`training.max_length` of the workspace's recipe, in tokens; None where there is none that can be read.
-
-    Curating needs no recipe, so a faulty one is no fault here: `tutelage train check` names it.
-    """
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
-        return None
-    training = recipe.get("training") if isinstance(recipe, dict) else None
-    length = training.get("max_length") if isinstance(training, dict) else None
-    return length if isinstance(length, int) and not isinstance(length, bool) and length > 0 else None

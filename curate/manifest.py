@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from curate.errors import TutelageError, WorkspaceError
+from curate.errors import TutelageError, WorkspaceError, first_fault
 from curate.files import read_json, sha256_file, sha256_value, write_text
 
 NAME = "manifest.json"
@@ -97,9 +97,7 @@ def read_manifest(directory: Path, kind: Kind | None = None) -> Manifest:
     except TutelageError as error:
         raise WorkspaceError(error.what, where=error.where, fix=RESTORE) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "manifest"
-        raise WorkspaceError(f"{field}: {first['msg']}", where=str(path), fix=RESTORE) from error
+        raise WorkspaceError(first_fault(error, "manifest"), where=str(path), fix=RESTORE) from error
     if kind and manifest.kind != kind:
         raise WorkspaceError(f"this is a {manifest.kind}, not a {kind}", where=str(directory))
     return manifest

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from curate.behaviour import MISSING, Behaviour
+from curate.behaviour import Behaviour
 from curate.errors import PairError
 from curate.files import check_nesting, parse_json
 from curate.pairs import Pair, make_pair
-from curate.pointer import in_order
+from curate.pointer import MISSING, in_order
 from curate.records import Record, Unreadable
 from curate.shapes import (
     PASSAGE_FIELDS,
@@ -28,7 +28,6 @@ from curate.shapes import (
 )
 from curate.support import stands_in
 
-TARGETS = ("question", "id", "answerable", "accepted", "history", "source", "passages", "output", "meta")
 _PLAIN = ("question", "id", "answerable", "accepted", "history", "source", "passages", "output")
 _GUESSES = {
     "question": ("query", "input", "prompt", "user_input", "instruction", "user_query"),
@@ -58,7 +57,7 @@ def parse_plan(maps: Iterable[str], sets: Iterable[str], abstain_unanswerable: b
             deep = head in ("output", "meta") or (head == "passages" and rest in PASSAGE_FIELDS and option == "--map")
             if (
                 not equals
-                or head not in TARGETS
+                or head not in (*_PLAIN, "meta")
                 or (rest and not deep)
                 or target == "meta"
                 or (option == "--map" and not source)

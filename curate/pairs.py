@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from curate.errors import PairError
+from curate.errors import PairError, first_fault
 from curate.files import atomic_path, parse_json, sha256_value
 
 Json = Any  # a JSON value; a recursive alias costs pydantic more than it tells a reader
@@ -109,10 +109,7 @@ def make_pair(data: Any, where: str) -> Pair:
     try:
         return Pair.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "pair"
-        message = first["msg"].removeprefix("Value error, ")
-        raise PairError(f"{field}: {message}", where=where) from None
+        raise PairError(first_fault(error, "pair"), where=where) from None
     except (ValueError, TypeError) as error:  # what canonical JSON cannot spell, such as NaN
         raise PairError(str(error), where=where) from error
 

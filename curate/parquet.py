@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.errors import PairError, WorkspaceError
-from curate.files import parse_json
+from curate.files import is_text, parse_json
 from curate.pairs import Json, Pair, make_pair
 
 if TYPE_CHECKING:
@@ -93,11 +93,7 @@ def read_parquet(path: Path) -> list[Pair]:
 
 def encodable(pair: Pair) -> bool:
     """Whether every text of the pair is Unicode that UTF-8 can hold; half of a surrogate pair is not."""
-    try:
-        json_text(pair.record()).encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+    return is_text(json_text(pair.record()))
 
 
 def json_text(value: Json) -> str:

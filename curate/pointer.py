@@ -12,7 +12,7 @@ MISSING = object()  # what a JSON Pointer that leads nowhere gives; None is a va
 
 def resolve(value: Any, pointer: str) -> Any:
     """The value at a JSON Pointer (RFC 6901), or `MISSING`."""
-    for key in _keys(pointer):
+    for key in keys_of(pointer):
         if isinstance(value, dict):
             if key not in value:
                 return MISSING
@@ -25,9 +25,14 @@ def resolve(value: Any, pointer: str) -> Any:
 
 
 @lru_cache(maxsize=10_000)
-def _keys(pointer: str) -> tuple[str, ...]:
+def keys_of(pointer: str) -> tuple[str, ...]:
     """A pointer's reference tokens: the same few pointers are looked up in every pair."""
     return tuple(raw.replace("~1", "/").replace("~0", "~") for raw in pointer.split("/")[1:])
+
+
+def escape(key: object) -> str:
+    """A key or an index as it stands in a pointer."""
+    return str(key).replace("~", "~0").replace("/", "~1")
 
 
 def same_json(left: Any, right: Any) -> bool:

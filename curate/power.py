@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from curate.behaviour import GateLine
+    from curate.behaviour import Bound, GateLine
 
 # Share of unanswerable pairs: below, abstention is not learned; above, answering is unlearned.
 LEAST_UNANSWERABLE, MOST_UNANSWERABLE = 0.15, 0.60
@@ -35,3 +35,8 @@ def errorless_n(risk: float, delta: float = 0.05) -> int | None:
     if risk >= 1:
         return 1
     return max(1, math.ceil(math.log(delta) / math.log1p(-risk) - 1e-12))
+
+
+def pairs_to_show(bound: Bound) -> int | None:
+    """How many pairs without one failure show that a share is within a bound of the gate; None where no number does."""
+    return errorless_n(1 - bound.at_least if bound.at_least is not None else bound.at_most or 0.0)

@@ -79,7 +79,11 @@ def pull(client: Client, workspace: Workspace, report: Report) -> Pulled:
     returned = []
     for one in seen:
         returned += _return(client, log, one, by_id, behaviour)
-    _adjudicate(client, log, people, terms, seen, state, by_id, behaviour, report)
+    disputed = {name: one for name, one in state.pairs.items() if _is_disputed(one)}
+    if disputed and len(seen) == 1:
+        seen.append(_second_board(client, terms, pairs, behaviour))
+    for one in seen[1:]:
+        _adjudicate(client, log, people, one, disputed, by_id, behaviour, report)
     write_settled(workspace, state)
     missing = sorted(set(by_id) - set(seen[0].records))
     return Pulled(state, new, returned, state.counts().get("to adjudicate", 0), missing)
@@ -183,26 +187,24 @@ def _make_draft(client: Client, record_id: str, entry: Entry) -> bool:
     return True
 
 
+def _second_board(client: Client, terms: Terms, pairs: Sequence[Pair], behaviour: Behaviour) -> Seen:
+    """The dataset for those who decide, made at the first disagreement."""
+    team = ensure_team(client, terms.adjudicators)
+    text = guidelines_of(behaviour, pairs, True)
+    return Seen(ensure_board(client, team, terms.dataset, 1, text, adjudication=True), "adjudication")
+
+
 def _adjudicate(
     client: Client,
     log: Log,
     people: Mapping[str, str],
-    terms: Terms,
-    seen: Sequence[Seen],
-    state: ReviewState,
+    second: Seen,
+    disputed: Mapping[str, Settlement],
     by_id: Mapping[str, Pair],
     behaviour: Behaviour,
     report: Report,
 ) -> None:
     """Keep the second dataset as the disagreements are: add the new, renew the changed, take out what is agreed on."""
-    second = next((one for one in seen if one.round == "adjudication"), None)
-    disputed = {name: one for name, one in state.pairs.items() if _is_disputed(one)}
-    if second is None:
-        if not disputed:
-            return
-        team = ensure_team(client, terms.adjudicators)
-        text = guidelines_of(behaviour, list(by_id.values()), True)
-        second = Seen(ensure_board(client, team, terms.dataset, 1, text, adjudication=True), "adjudication")
     todo, changed = [], []
     for name, one in disputed.items():
         version = adjudication_version(by_id[name], one.judgements)

@@ -24,9 +24,6 @@ class Unreadable(NamedTuple):
     line: int | None
     reason: str
 
-    def __str__(self) -> str:
-        return f"{self.file}, line {self.line}: {self.reason}" if self.line else f"{self.file}: {self.reason}"
-
 
 def read_lines(handle: IO[bytes]) -> Iterator[tuple[int, bytes | str]]:
     """Number and bytes of each line; a string instead of bytes says why a line cannot be used."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,13 +19,11 @@ from curate.parquet import read_parquet, write_parquet
 from curate.review_log import review_state
 from curate.reviewed import AUDIT, Taken, audit_lines, check_erasable, say_who, take
 from curate.splits import FRACTIONS, SPLITS, GroupBy, Split
-from curate.workspace import Workspace, finished
+from curate.workspace import Workspace, finished, is_name, next_name
 
 if TYPE_CHECKING:
     from curate.behaviour import Behaviour
     from curate.findings import Finding
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ def make_release(workspace: Workspace, options: Options | None = None) -> Releas
         standing = _standing(workspace, options, draft.details["data_sha256"])
         if standing:
             return Released(standing, created=False)
-        name = options.name or _next_name(workspace)
+        name = options.name or next_name(workspace.releases, "r")
         audit = audit_lines(held, taken.settlements)
         return Released(_freeze(workspace, name, draft, past, audit), created=True)
 
@@ -235,13 +232,8 @@ def _standing(workspace: Workspace, options: Options, content: str) -> Release |
     return None
 
 
-def _next_name(workspace: Workspace) -> str:
-    taken = {path.name for path in workspace.releases.glob("*")}
-    return next(name for name in (f"r{number}" for number in range(1, len(taken) + 2)) if name not in taken)
-
-
 def _check_name(name: str | None) -> None:
-    if name is not None and not _NAME.fullmatch(name):
+    if name is not None and not is_name(name):
         raise WorkspaceError(
             f"{name!r} cannot be a release's name", fix="letters, digits, dots, dashes and underscores, e.g. r1"
         )

@@ -35,7 +35,7 @@ class PushOptions(NamedTuple):
     adjudicators: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Pushed:
     """What a push did, by pair id."""
 
@@ -89,12 +89,7 @@ def slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9-]+", "-", name).strip("-_") or "tutelage"
 
 
-def push(
-    client: Client,
-    workspace: Workspace,
-    options: PushOptions,
-    report: Report,
-) -> Pushed:
+def push(client: Client, workspace: Workspace, options: PushOptions, report: Report) -> Pushed:
     """Bring every pair of the working set to Argilla as it is now; what is there already stays.
 
     Responses to a pair that has changed are kept in `review/` and taken off its record, since they were about
@@ -108,15 +103,16 @@ def push(
     if options.adjudicators:
         others = ensure_team(client, terms.adjudicators)
         people += ensure_people(client, options.adjudicators, others, passwords)
-    asked = options.overlap or (terms.overlap if read_terms(workspace) else None)
-    board = ensure_board(client, team, terms.dataset, asked or terms.overlap, guidelines_of(behaviour, pairs, False))
+    board = ensure_board(client, team, terms.dataset, terms.overlap, guidelines_of(behaviour, pairs, False))
     write_terms(workspace, terms)
     findings, splits = hints(workspace, pairs, behaviour)
     wanted = [
         Wanted(pair, layout.metadata(pair, behaviour, version_of(pair), findings.get(pair.id, ()), splits.get(pair.id)))
         for pair in pairs
     ]
-    return _sync(client, workspace, board, wanted, behaviour, Pushed(terms, people=people), report)
+    done = Pushed(terms, people=people)
+    _sync(client, workspace, board, wanted, behaviour, done, report)
+    return done
 
 
 def _terms(workspace: Workspace, options: PushOptions, behaviour: Behaviour) -> Terms:
@@ -144,7 +140,8 @@ def _sync(
     behaviour: Behaviour,
     done: Pushed,
     report: Report,
-) -> Pushed:
+) -> None:
+    """Bring Argilla's records to what is wanted, and note in `done` what that took."""
     there: dict[str, Json] = {}
     for page in client.records(board.id):
         there.update({str(one["external_id"]): one for one in page})
@@ -152,7 +149,6 @@ def _sync(
     added: list[Wanted] = []
     changed: list[tuple[str, Json]] = []  # the id of the record, and what it shall be
     described: list[Json] = []
-    unchanged = 0
     for one in wanted:
         name = one.pair.id
         known = there.get(name)
@@ -167,15 +163,14 @@ def _sync(
             described.append({"external_id": name, "metadata": one.metadata})
             done.described.append(name)
         else:
-            unchanged += 1
+            done.unchanged += 1
     if changed:
         teams = [find_team(client, name) for name in (done.terms.team, done.terms.adjudicators)]
         log, people = Log(workspace), usernames(client, [team for team in teams if team])
         renew(client, log, people, board, changed, "review", report)
     records = (layout.record(one.pair, behaviour, one.metadata) for one in added)
     send(client, board, chain(records, described), len(added) + len(described), report)
-    foreign = sorted(set(there) - {one.pair.id for one in wanted})
-    return Pushed(done.terms, done.added, done.changed, done.described, unchanged, foreign, done.people)
+    done.foreign = sorted(set(there) - {one.pair.id for one in wanted})
 
 
 def send(client: Client, board: Board, records: Iterable[Json], total: int, report: Report) -> None:

@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -24,11 +23,13 @@ from curate.agreement import (
 )
 from curate.behaviour import Behaviour, load_behaviour
 from curate.consensus import Entry, Judgement, Round, Settlement, read_judgement, settle, version_of
-from curate.errors import ReviewError
+from curate.errors import ReviewError, first_fault
 from curate.files import canonical_json, parse_json, read_json, write_json, write_text
 from curate.layout import ANSWERABLE, CORRECTED, DECISION, LAYOUT
 from curate.pairs import Pair, read_pairs
 from curate.workspace import Workspace
+
+SETTLED = "settled.jsonl"  # in `review/`: the settled pairs, derived from the rest
 
 
 class Terms(BaseModel):
@@ -55,9 +56,8 @@ def read_terms(workspace: Workspace) -> Terms | None:
     try:
         return Terms.model_validate(read_json(path))
     except ValidationError as error:
-        first = error.errors()[0]
         fix = "put it back as it was (git, a copy), or delete it: tutelage curate push writes it anew"
-        raise ReviewError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", where=str(path), fix=fix) from None
+        raise ReviewError(first_fault(error, "terms"), where=str(path), fix=fix) from None
 
 
 def write_terms(workspace: Workspace, terms: Terms) -> None:
@@ -165,11 +165,6 @@ class ReviewState:
     agreement: dict[str, Alpha]
     reviewers: tuple[Reviewer, ...]
 
-    @property
-    def present(self) -> bool:
-        """Whether there is a review at all."""
-        return self.terms is not None
-
     def settled(self) -> dict[str, Settlement]:
         """The pairs of which nothing more is asked."""
         return {name: one for name, one in self.pairs.items() if one.settled}
@@ -272,9 +267,4 @@ def write_settled(workspace: Workspace, state: ReviewState) -> None:
     """Write `review/settled.jsonl`, a line a settled pair in the order of the ids; derived, so it may be deleted."""
     lines = [json.dumps(one.document(), ensure_ascii=False) for _, one in sorted(state.settled().items())]
     with workspace.lock():
-        write_text(settled_path(workspace), "".join(line + "\n" for line in lines))
-
-
-def settled_path(workspace: Workspace) -> Path:
-    """Where the settled pairs are listed."""
-    return workspace.review / "settled.jsonl"
+        write_text(workspace.review / SETTLED, "".join(line + "\n" for line in lines))

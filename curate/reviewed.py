@@ -8,11 +8,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from curate.behaviour import same_json
 from curate.consensus import Settlement, reviewed_pair, version_of
 from curate.errors import WorkspaceError
 from curate.files import parse_json
 from curate.pairs import Pair
+from curate.pointer import same_json
 from curate.review_log import ReviewState, read_terms
 from curate.workspace import Workspace
 
@@ -48,7 +48,7 @@ def take(pairs: Sequence[Pair], state: ReviewState, unreviewed: bool, erase: Col
     ]
     gone = {one["pair"] for one in excluded}
     left = [pair for pair in pairs if pair.id not in gone]
-    if not state.present:
+    if state.terms is None:
         return Taken(left, excluded)
     taken, settlements = [], []
     for pair in left:
@@ -61,17 +61,13 @@ def take(pairs: Sequence[Pair], state: ReviewState, unreviewed: bool, erase: Col
         else:
             rule, message = _WHY[one.outcome]
             excluded.append({"pair": pair.id, "rule": rule, "message": message})
-    return Taken(taken, excluded, _review(state, unreviewed), tuple(settlements))
-
-
-def _review(state: ReviewState, unreviewed: bool) -> dict[str, Any]:
-    assert state.terms is not None
-    return {
+    review = {
         "overlap": state.terms.overlap,
         "unreviewed_pairs_taken": unreviewed,
         "outcomes": dict(sorted(state.counts().items())),
         "agreement": {question: alpha.document() for question, alpha in state.agreement.items()},
     }
+    return Taken(taken, excluded, review, tuple(settlements))
 
 
 def say_who(review: dict[str, Any] | None, held: Collection[str], settlements: Sequence[Settlement]) -> dict[str, Any]:

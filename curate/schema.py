@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from curate.errors import BehaviourError
 from curate.files import parse_json
 from curate.loops import MOST_IN_PLACE, applied_in_place, endless_reference
+from curate.pointer import escape
 
 MOST_VIOLATIONS = 200  # of one value: nobody reads more, and a hostile one has one for every item of a long list
 
@@ -30,7 +31,7 @@ class Violation(BaseModel):
 def violations_of(validator: Any, value: Any) -> Iterator[Violation]:
     """The ways in which a value breaks a compiled schema, at most 200."""
     for error in islice(validator.iter_errors(value), MOST_VIOLATIONS):
-        where = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in error.instance_path)
+        where = "".join("/" + escape(part) for part in error.instance_path)
         yield Violation(keyword=_keyword(error), where=where, message=error.message)
 
 

@@ -78,19 +78,8 @@ class Assignment:
     counts: dict[Split, Counter[bool]] = field(default_factory=dict)  # split -> answerable -> pairs
 
 
-def source_documents(pair: Pair, behaviour: Behaviour, group_by: GroupBy = "document") -> set[str]:
-    """The documents a pair rests on: those of its supporting passages, or of its first one where none is known.
-
-    `passage` takes the whole source, the part after the `#` too. A passage without a source is its text's hash.
-    """
-    return _documents(pair, supporting_passages(pair, behaviour), group_by)
-
-
-def _documents(pair: Pair, supporting: Sequence[Passage], group_by: GroupBy) -> set[str]:
-    return {_document(passage, group_by) for passage in supporting or pair.passages[:1]}
-
-
 def _document(passage: Passage, group_by: GroupBy) -> str:
+    """A passage's source document; for `passage` the part after the `#` too; its text's hash where it has no source."""
     named = passage.source if group_by == "passage" else passage.document
     return named or _text_hash(passage)
 
@@ -104,9 +93,10 @@ def tie(
 ) -> list[frozenset[str]]:
     """The keys of each pair, in order. `clusters` holds the indices of near-duplicates (`curate.duplicates`).
 
-    Beside its documents, a pair is tied by the text of its supporting passages, since one text may stand in two
-    documents, and by its input, since two pairs may ask the same and cite different passages. A later turn of a
-    conversation has the answer of the earlier one in its prompt, so that the two belong together.
+    Beside its documents (of its supporting passages, or of its first one where none is known), a pair is tied by the
+    text of its supporting passages, since one text may stand in two documents, and by its input, since two pairs may
+    ask the same and cite different passages. A later turn of a conversation has the answer of the earlier one in its
+    prompt, so that the two belong together.
     """
     keys = [_own_keys(pair, behaviour, group_by) for pair in pairs]
     turns = [_turns(pair) for pair in pairs]
@@ -125,7 +115,7 @@ def tie(
 def _own_keys(pair: Pair, behaviour: Behaviour, group_by: GroupBy) -> set[str]:
     keys = {f"id:{pair.id}", f"same:{sha256_value(input_key(pair))}"}
     supporting = supporting_passages(pair, behaviour)
-    keys |= {f"doc:{name}" for name in _documents(pair, supporting, group_by)}
+    keys |= {f"doc:{_document(passage, group_by)}" for passage in supporting or pair.passages[:1]}
     keys |= {_text_hash(passage) for passage in supporting}
     twin = pair.meta.get("twin_of")
     return keys | {f"id:{twin}"} if isinstance(twin, str) and twin else keys

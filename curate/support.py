@@ -35,7 +35,12 @@ def supporting_passages(pair: Pair, behaviour: Behaviour) -> list[Passage]:
 
 def holding_passages(pair: Pair, answers: Sequence[str]) -> list[Passage]:
     """The passages of the pair in which one of the answers stands."""
-    return [passage for passage in pair.passages if any(stands_in(answer, passage.text) for answer in answers)]
+    return [passage for passage in pair.passages if holds(passage.text, answers)]
+
+
+def holds(text: str, answers: Sequence[str]) -> bool:
+    """Whether one of the answers stands in a text."""
+    return any(stands_in(answer, text) for answer in answers)
 
 
 def answer_texts(pair: Pair, behaviour: Behaviour) -> list[str]:

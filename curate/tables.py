@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from curate.errors import PairError
-from curate.files import parse_json
+from curate.files import is_text
 from curate.parquet import row_pair, schema
 from curate.records import MAX_LINE_BYTES, Record, Unreadable, plain, read_lines
+from curate.shapes import json_text
 
 
 def read_csv(handle: IO[bytes], name: str) -> Iterator[Record | Unreadable]:
@@ -67,27 +68,10 @@ def _csv_lines(handle: IO[bytes], name: str, broken: list[Unreadable]) -> Iterat
 def _row(row: list[str], header: list[str], name: str, line: int) -> Record | Unreadable:
     if len(row) != len(header):
         return Unreadable(name, line, f"the row has {len(row)} fields and the header {len(header)}")
-    if not all(cell.isprintable() or _encodes(cell) for cell in row):
+    if not all(cell.isprintable() or is_text(cell) for cell in row):
         return Unreadable(name, line, "not UTF-8")
-    return Record(name, line, {key: _cell(text) for key, text in zip(header, row, strict=True)})
-
-
-def _cell(text: str) -> Any:
-    """A cell's text, or the list or object that it spells as JSON; numbers stay text, as an answer may be one."""
-    if text.strip()[:1] in ("[", "{"):
-        try:
-            return parse_json(text)
-        except ValueError:
-            return text
-    return text
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+    # numbers stay text, as an answer may be one
+    return Record(name, line, {key: json_text(text) for key, text in zip(header, row, strict=True)})
 
 
 def read_parquet(path: Path) -> Iterator[Record | Unreadable]:

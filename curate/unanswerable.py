@@ -20,7 +20,7 @@ from curate.distractors import Distractors
 from curate.errors import BehaviourError
 from curate.files import sha256_text
 from curate.pairs import Pair, Passage
-from curate.support import answer_texts, cited_passages, holding_passages, stands_in
+from curate.support import answer_texts, cited_passages, holding_passages, holds
 
 How = Literal["remove", "swap", "both"]
 
@@ -125,7 +125,7 @@ class _Maker:
                 raise _NoTwin("without the supporting passage none is left")
         else:
             passages = self._swapped(pair, answers, supporting)
-        if any(_holds(passage.text, answers) for passage in passages):
+        if any(holds(passage.text, answers) for passage in passages):
             raise _NoTwin("another passage holds the answer too")
         twin = Pair(
             id=f"{pair.id}-{way}",
@@ -150,7 +150,7 @@ class _Maker:
         it is the only passage, or two documents would be tied together for no reason.
         """
         kept = [passage for passage in pair.passages if passage.id not in supporting]
-        found = self.distractors.find(pair, len(supporting), lambda text: not _holds(text, answers), alone=not kept)
+        found = self.distractors.find(pair, len(supporting), lambda text: not holds(text, answers), alone=not kept)
         if len(found) < len(supporting) and not (kept and found):
             raise _NoTwin("no distractor without the answer was found")
         passages: list[Passage] = []
@@ -164,10 +164,6 @@ class _Maker:
             first = passages.index(kept[0])
             passages[0], passages[first] = passages[first], passages[0]
         return passages
-
-
-def _holds(text: str, answers: Sequence[str]) -> bool:
-    return any(stands_in(answer, text) for answer in answers)
 
 
 def _relabel(passages: Sequence[Passage], original: Sequence[Passage]) -> list[Passage]:

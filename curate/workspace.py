@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from curate.errors import WorkspaceError
 from curate.files import hold
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class Workspace:
@@ -61,6 +64,17 @@ class Workspace:
 def finished(parent: Path) -> list[Path]:
     """The releases, runs, reports or exports in a directory that have their manifest, by name."""
     return sorted(path.parent for path in parent.glob("*/manifest.json") if not path.parent.name.startswith("."))
+
+
+def is_name(text: str) -> bool:
+    """Whether a release, run or report may be called so: letters, digits, dots, dashes and underscores."""
+    return _NAME.fullmatch(text) is not None
+
+
+def next_name(parent: Path, head: str) -> str:
+    """The first of `head`1, `head`2, … that nothing in a directory bears."""
+    taken = {path.name for path in parent.glob("*")}
+    return next(name for name in (f"{head}{number}" for number in range(1, len(taken) + 2)) if name not in taken)
 
 
 HOW_TO_MAKE = {

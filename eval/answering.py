@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.behaviour import MISSING, Behaviour
 from curate.behaviour import Answer as Rule
+from curate.behaviour import Behaviour
 from curate.compare import score
 from curate.files import parse_json, write_text
+from curate.pointer import MISSING, keys_of
 from eval.schema import read_output
 
 if TYPE_CHECKING:
@@ -204,8 +205,8 @@ def value_span(text: str, pointer: str) -> tuple[int, int] | None:
     try:
         parse_json(text)
         at = _skip(text, 0)
-        for raw in pointer.split("/")[1:]:
-            found = _member(text, at, raw.replace("~1", "/").replace("~0", "~"))
+        for key in keys_of(pointer):
+            found = _member(text, at, key)
             if found is None:
                 return None
             at = found

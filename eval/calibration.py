@@ -7,24 +7,15 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from curate.power import errorless_n
+from eval.recalibration import recalibration_numbers
+from eval.reliability import Answer, Floats, arrays, expected_calibration_error, reliability
 from eval.statistics import clopper_pearson_bound, rate
 
-BINS = 15
 RISKS = (0.01, 0.05, 0.10)
 ALPHA = DELTA = 0.05
 MOST_POINTS = 200  # of the risk-coverage curve that are kept for the picture
-
-Floats = NDArray[np.float64]
-
-
-class Answer(NamedTuple):
-    """An answered output: the confidence it carries, in [0, 1], and whether it was right."""
-
-    confidence: float
-    right: bool
 
 
 class Curve(NamedTuple):
@@ -46,11 +37,9 @@ def calibration_numbers(
     `held_out` are the answers on the calibration split: the threshold is chosen and the recalibration fitted on them
     and nowhere else; what both do is then measured on `answers`.
     """
-    from eval.recalibration import recalibration_numbers
-
     if not answers:
         return None
-    confidence, right = _arrays(answers)
+    confidence, right = arrays(answers)
     curve = risk_coverage(answers)
     errors = float(len(right) - right.sum())
     return {
@@ -72,55 +61,9 @@ def calibration_numbers(
     }
 
 
-def _arrays(answers: Sequence[Answer]) -> tuple[Floats, Floats]:
-    return (
-        np.array([one.confidence for one in answers], dtype=np.float64),
-        np.array([one.right for one in answers], dtype=np.float64),
-    )
-
-
-def _equal_width(confidence: Floats, bins: int) -> NDArray[np.int64]:
-    """Bin numbers: [0, 1/bins), …, the last one closed, as torchmetrics has them."""
-    return np.minimum(np.searchsorted(np.linspace(0, 1, bins + 1), confidence, side="right") - 1, bins - 1)
-
-
-def _equal_mass(confidence: Floats, bins: int) -> NDArray[np.int64]:
-    """Bin numbers of equal counts, by rank; equal confidences share the bin of their middle rank."""
-    _, group, sizes = np.unique(confidence, return_inverse=True, return_counts=True)
-    middle = np.cumsum(sizes) - sizes / 2
-    return np.minimum((middle / len(confidence) * bins).astype(np.int64), bins - 1)[group]
-
-
-def expected_calibration_error(answers: Sequence[Answer], bins: int = BINS, equal_mass: bool = False) -> float:
-    """Σ over bins of (share of answers) · |accuracy − mean confidence| (Naeini et al., 2015; Guo et al., 2017)."""
-    confidence, right = _arrays(answers)
-    place = (_equal_mass if equal_mass else _equal_width)(confidence, bins)
-    gaps = np.bincount(place, weights=right - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(answers))
-
-
-def reliability(answers: Sequence[Answer], bins: int = BINS) -> list[dict[str, Any]]:
-    """The equal-width bins of the reliability diagram; confidence and accuracy are None in an empty one."""
-    confidence, right = _arrays(answers)
-    place = _equal_width(confidence, bins)
-    counts = np.bincount(place, minlength=bins)
-    sums = np.bincount(place, weights=confidence, minlength=bins)
-    rights = np.bincount(place, weights=right, minlength=bins)
-    return [
-        {
-            "low": i / bins,
-            "high": (i + 1) / bins,
-            "n": int(n),
-            "confidence": float(sums[i] / n) if n else None,
-            "accuracy": float(rights[i] / n) if n else None,
-        }
-        for i, n in enumerate(counts)
-    ]
-
-
 def auroc(answers: Sequence[Answer]) -> float | None:
     """The chance that a right answer is surer than a wrong one, ties half (Mann & Whitney); None without both kinds."""
-    confidence, right = _arrays(answers)
+    confidence, right = arrays(answers)
     positives = right.sum()
     negatives = len(right) - positives
     if positives == 0 or negatives == 0:
@@ -132,7 +75,7 @@ def auroc(answers: Sequence[Answer]) -> float | None:
 
 def risk_coverage(answers: Sequence[Answer]) -> Curve:
     """The points of the risk-coverage curve."""
-    confidence, right = _arrays(answers)
+    confidence, right = arrays(answers)
     values, group, sizes = np.unique(confidence, return_inverse=True, return_counts=True)
     wrong = np.bincount(group, weights=1 - right, minlength=len(values))
     return Curve(values[::-1], np.cumsum(sizes[::-1]).astype(np.float64), np.cumsum(wrong[::-1]))

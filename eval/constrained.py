@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from curate.behaviour import same_json
 from curate.errors import TrainingError
+from curate.pointer import same_json
 
 INSTALL = "pip install 'tutelage[constrained]'"
 

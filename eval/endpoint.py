@@ -7,35 +7,33 @@ environment (`TUTELAGE_API_KEY`) and goes nowhere but into the request's header.
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
 from curate.apikey import read_key, without_password
 from curate.behaviour import Behaviour
-from curate.errors import EndpointError
+from curate.errors import EndpointError, WorkspaceError
 from curate.files import sha256_text
 from curate.manifest import Input
+from curate.workspace import Workspace
 from eval.answering import confidence_from
 from eval.placing import place_tokens
+from eval.reply import Reply, read_reply
 from eval.subject import LIKELIEST, Manner, Side, run_input
-
-if TYPE_CHECKING:
-    from train.rendering import Message
-    from train.run import Run
+from train.rendering import Message
+from train.run import Run, load_run
 
 KEY = "TUTELAGE_API_KEY"
 ATTEMPTS = 6
 LONGEST_WAIT_SECONDS = 60.0
-_HALVES = re.compile("[\ud800-\udfff]")  # of surrogate pairs: what no file can hold
 TIMEOUT = httpx.Timeout(600.0, connect=10.0)  # an answer may have to wait for others
 
 
@@ -48,18 +46,6 @@ class Served:
     base_model: str | None = None
     concurrency: int = 8
     logprobs: bool = True
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One answer. `tokens` are the bytes of its tokens, `logprobs` theirs in nats; None where the server gave none."""
-
-    text: str
-    finished: bool
-    seconds: float
-    count: int | None
-    tokens: tuple[bytes, ...] | None = None
-    logprobs: tuple[float, ...] | None = None
 
 
 class Endpoint:
@@ -307,25 +293,12 @@ def _retry_after(response: httpx.Response) -> float:
         return 0.0
 
 
-def read_reply(document: Any, seconds: float) -> Reply | None:
-    """A chat completion as a `Reply`; None where it is none. No content (a refusal, only thoughts) is an empty text."""
+def find_endpoint(workspace: Workspace, named: str, served: Served) -> Endpoint:
+    """The served run of that name, or a served model that is called so in the report."""
     try:
-        choice = document["choices"][0]
-        text = choice["message"].get("content") or ""
-        count = (document.get("usage") or {}).get("completion_tokens")
-        listed = (choice.get("logprobs") or {}).get("content")
-        found = [(_bytes(one), float(one["logprob"])) for one in listed] if listed else None
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
-        return None
-    if not isinstance(text, str):
-        return None
-    text = _HALVES.sub("\ufffd", text)  # JSON's escapes can spell half an emoji, as where an answer was cut
-    tokens = tuple(one for one, _ in found) if found else None
-    logprobs = tuple(one for _, one in found) if found else None
-    finished = choice.get("finish_reason") != "length"
-    return Reply(text, finished, seconds, count if isinstance(count, int) else None, tokens, logprobs)
-
-
-def _bytes(entry: dict[str, Any]) -> bytes:
-    given = entry.get("bytes")
-    return bytes(given) if given is not None else _HALVES.sub("\ufffd", str(entry["token"])).encode()
+        run = load_run(workspace.find("run", named))
+    except WorkspaceError:
+        if (workspace.runs / named).exists() or Path(named).exists():
+            raise
+        return Endpoint(named.rpartition("/")[2], served)
+    return Endpoint(f"{run.manifest.name}-served", served, run)

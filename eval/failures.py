@@ -10,12 +10,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from curate.behaviour import MISSING, Behaviour
+from curate.behaviour import Behaviour
 from curate.errors import WorkspaceError
 from curate.files import atomic_path, parse_json
+from curate.pointer import MISSING
+from eval.grading import Graded
 from eval.marking import fault_spans
 from eval.schema import DUPLICATE, EMPTY, NOT_JSON, TRUNCATED, WRAPPED
-from eval.scoring import Graded
 
 NAME = "failures.jsonl"
 

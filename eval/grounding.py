@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from curate.behaviour import MISSING, Behaviour
+from curate.behaviour import Behaviour
 from curate.compare import squad_tokens
 from curate.pairs import Pair
+from curate.pointer import MISSING
 from eval.abstention import ANSWERED, Cell
 from eval.predictions import Prediction
 from eval.schema import Reading, read_output

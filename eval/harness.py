@@ -9,15 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from curate.errors import WorkspaceError
 from curate.files import sha256_tree
 from eval.answering import MADE_BY, Line, all_lines, append_lines, write_lines
 from eval.planning import Setting, key_of, would_lose
-
-if TYPE_CHECKING:
-    from eval.subject import Side
+from eval.subject import Side, Subject
 
 FILES: dict[Side, str] = {"base": "tasks-base.jsonl", "tuned": "tasks-tuned.jsonl"}
 INSTALL = "pip install 'tutelage[harness]'"
@@ -37,8 +35,6 @@ def find_tasks(setting: Setting) -> Tasks:
 
     Raises `WorkspaceError` for tasks that the harness does not have, and where answers to tasks would be thrown away.
     """
-    from eval.subject import Subject
-
     request, subject = setting.request, setting.subject
     names = list(dict.fromkeys(request.tasks))
     if names and (not isinstance(subject, Subject) or subject.run is None):
@@ -113,8 +109,6 @@ def _evaluate(setting: Setting, side: Side, name: str, manager: Any) -> list[Lin
     """One task (or group of them) by one side, greedy and seeded as the harness does it."""
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
-
-    from eval.subject import Subject
 
     request, subject = setting.request, setting.subject
     assert isinstance(subject, Subject)  # see `find_tasks`

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from curate.behaviour import Behaviour
 from eval.answering import value_span
+from eval.grading import Graded
 from eval.schema import NOT_JSON, TRUNCATED, WRAPPED, embedded_span
-from eval.scoring import Graded
 
 Span = tuple[int, int]
 CUT_END = 12  # characters before the place where a truncated output stops

@@ -16,6 +16,7 @@ from curate.manifest import Input
 from curate.pairs import Pair
 from curate.release import Release
 from eval.answering import MADE_BY, Job, Line, Question, agreement, all_lines, answer_all
+from eval.reply import Reply
 from eval.subject import LIKELIEST, Asked, Manner, Side, Subject
 
 if TYPE_CHECKING:
@@ -204,8 +205,6 @@ def prediction_line(setting: Setting, question: Question, told: Told) -> Line:
 
 def _cost(answer: Any) -> Line:
     """Tokens made, and for an answer that came over the wire how long it took: there a batch's time says nothing."""
-    from eval.endpoint import Reply
-
     if isinstance(answer, Reply):
         timed = {"latency_seconds": round(answer.seconds, 6)}
         return timed if answer.count is None else {"tokens": answer.count, **timed}

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from curate.errors import PredictionError
-from curate.files import parse_json
+from curate.files import is_text, parse_json
 from curate.pairs import Pair
 
 
@@ -36,15 +36,6 @@ class Prediction(BaseModel):
 
 
 Predictions = Mapping[str, Prediction]
-
-
-def is_text(value: str) -> bool:
-    """Whether a string can be written as UTF-8: JSON's escapes can spell halves of surrogate pairs."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def parse_prediction(text: str, where: str) -> Prediction:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.calibration import Answer, Floats, expected_calibration_error
+from eval.reliability import Answer, Floats, expected_calibration_error
 
 FEWEST = 30  # answers on the calibration split; on fewer a fit is mostly noise
 EDGE = 1e-6  # how near to 0 and 1 a confidence may come before its logit is taken

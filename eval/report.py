@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from curate.files import write_text
 from eval import breakdowns, numbers, pictures, sections
-from eval.canvas import Picture
+from eval.canvas import Picture, legend_of
 from eval.failures import NAME, Failure, write_failures
 from eval.junit import JUNIT, write_junit
 from eval.pictures import WHY_MISSING, Scores, part_of
@@ -87,7 +87,7 @@ def _shared(scores: Scores, failures: Sequence[Failure]) -> dict[str, Any]:
         "paired": sections.paired(scores),
         "gate": sections.gate(scores),
         "matrix": sections.matrix(scores),
-        "has_base": bool(scores.get("baseline")),
+        "legend": legend_of(part_of(scores, "baseline")),
         "no_base": None if scores.get("baseline") else NO_BASE,
         "failures": sections.failures(failures, scores["n"]),
         "chain": sources.get("chain") or [],

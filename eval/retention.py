@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from curate.errors import PredictionError
+from curate.errors import PredictionError, first_fault
 from curate.files import parse_json
 from eval.statistics import (
     CONFIDENCE,
@@ -84,9 +84,7 @@ def _parse_result(raw: bytes, where: str) -> Result:
     try:
         return Result.model_validate(parse_json(raw.decode("utf-8-sig")))
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "result"
-        raise PredictionError(f"{field}: {first['msg'].removeprefix('Value error, ')}", where=where, fix=fix) from None
+        raise PredictionError(first_fault(error, "result"), where=where, fix=fix) from None
     except ValueError as error:  # not UTF-8, or not JSON
         raise PredictionError(f"not valid JSON: {error}", where=where, fix=fix) from None
 

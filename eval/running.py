@@ -7,17 +7,17 @@ for others is refused.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.errors import WorkspaceError
-from curate.files import beside, hold, need_space, read_json, write_json
+from curate.files import beside, hold, need_space, read_json, sha256_file, write_json
 from curate.manifest import NAME, Input, read_manifest, write_manifest
 from curate.release import Release, load_release
-from curate.workspace import Workspace
+from curate.workspace import Workspace, is_name
+from eval.endpoint import Endpoint, find_endpoint
 from eval.harness import FILES, answer_tasks, find_tasks
 from eval.planning import (
     BASE,
@@ -34,14 +34,12 @@ from eval.planning import (
     held_out_items,
 )
 from eval.provenance import sources
-from eval.subject import Subject, choose_pairs, find_endpoint, find_subject
+from eval.subject import Subject, choose_pairs, find_subject
 
 if TYPE_CHECKING:
-    from eval.endpoint import Endpoint
     from eval.predictions import Prediction
 
 SCORES = "scores.json"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def evaluate(workspace: Workspace, request: Request) -> tuple[Path, dict[str, Any]]:
@@ -80,7 +78,7 @@ def report_name(subject: Subject | Endpoint, release: Release, named: str | None
     own = subject.run and subject.run.manifest.inputs["release"].sha256 == release.manifest.sha256
     name = named or (subject.name if own else f"{subject.name}-on-{release.manifest.name}")
     name += f"-limit-{limit}" if limit and not named else ""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         fix = "letters, digits, dots, dashes and underscores: --name first"
         raise WorkspaceError(f"{name!r} cannot be a report's name", fix=fix)
     return name
@@ -127,8 +125,9 @@ def _check_same(directory: Path, hashes: dict[str, str]) -> None:
 def write_scores(setting: Setting, answers: Answers, inputs: dict[str, Input]) -> dict[str, Any]:
     """Grade, score, judge; scores, pages and, last, the manifest."""
     from eval.failures import find_failures
+    from eval.grading import grade
     from eval.report import write_report
-    from eval.scoring import assemble_scores, grade, score_graded, score_predictions
+    from eval.scoring import assemble_scores, score_graded, score_predictions
 
     behaviour, asked, directory = setting.behaviour, setting.asked, setting.directory
     graded = grade(behaviour, asked.test, predictions(answers, TUNED))
@@ -187,7 +186,6 @@ def rewrite_pages(directory: Path) -> Path:
     Only the pages' hashes change in the manifest: whatever else was altered is refused, not blessed. Raises
     `WorkspaceError`.
     """
-    from curate.files import sha256_file
     from eval.comparing import read_scores
     from eval.failures import NAME as FAILURES
     from eval.failures import read_failures

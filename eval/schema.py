@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
-from curate.behaviour import MISSING, Behaviour, Violation, resolve, same_json
-from curate.files import DuplicateKeyError, parse_json
+from curate.behaviour import Behaviour
+from curate.files import DuplicateKeyError, is_text, parse_json
 from curate.pairs import Pair
-from eval.predictions import is_text
+from curate.pointer import MISSING, escape, resolve, same_json
+from curate.schema import Violation
 from eval.statistics import Rate, rate
 
 EMPTY, NOT_JSON, WRAPPED, TRUNCATED, DUPLICATE = "empty", "not_json", "wrapped", "truncated", "duplicate_key"
@@ -227,7 +228,7 @@ def field_pointers(behaviour: Behaviour, pairs: Sequence[Pair] = ()) -> list[str
     named = dict.fromkeys(_walk(behaviour.schema_document, behaviour.schema_document, "", ()))
     if not named:
         keys = (key for pair in pairs if isinstance(pair.output, dict) for key in pair.output)
-        named = dict.fromkeys("/" + _escape(key) for key in keys)
+        named = dict.fromkeys("/" + escape(key) for key in keys)
     return list(named)[:MOST_FIELDS]
 
 
@@ -240,11 +241,7 @@ def _walk(schema: Any, root: Any, pointer: str, refs: tuple[str, ...]) -> Iterat
         yield from _walk(resolve(root, ref[1:]), root, pointer, (*refs, ref))
     properties = schema.get("properties")
     for key, inner in properties.items() if isinstance(properties, Mapping) else ():
-        yield f"{pointer}/{_escape(key)}"
-        yield from _walk(inner, root, f"{pointer}/{_escape(key)}", refs)
+        yield f"{pointer}/{escape(key)}"
+        yield from _walk(inner, root, f"{pointer}/{escape(key)}", refs)
     for part in schema.get("allOf") or ():
         yield from _walk(part, root, pointer, refs)
-
-
-def _escape(key: str) -> str:
-    return key.replace("~", "~0").replace("/", "~1")

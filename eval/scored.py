@@ -17,9 +17,10 @@ from curate.pairs import Pair, read_pairs
 from curate.parquet import encodable
 from curate.release import load_release
 from curate.workspace import Workspace
+from eval.grading import Graded, grade
 from eval.predictions import match_predictions, read_predictions
 from eval.retention import MARGIN, read_results, retention_numbers
-from eval.scoring import Graded, assemble_scores, grade, score_graded, score_predictions
+from eval.scoring import assemble_scores, score_graded, score_predictions
 
 
 @dataclass(frozen=True)

@@ -1,47 +1,27 @@
-"""Predictions become scores: every output graded once, the numbers made from the grades, the verdict from those."""
+"""Graded predictions become scores: the numbers made from the grades, the verdict from those."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from curate.behaviour import Behaviour
 from curate.pairs import Pair
-from eval.abstention import ANSWERED, RIGHT, Cell, abstention_numbers, cell_of, honesty_numbers
-from eval.calibration import Answer, calibration_numbers
+from eval.abstention import RIGHT, abstention_numbers, honesty_numbers
+from eval.calibration import calibration_numbers
 from eval.gate import judge
+from eval.grading import Graded, answers_of, grade
 from eval.grounding import grounding_numbers
 from eval.latency import latency_numbers
 from eval.predictions import Prediction, Predictions
-from eval.schema import Reading, read_output, schema_numbers
+from eval.schema import schema_numbers
 from eval.slices import slice_numbers
 from eval.statistics import CONFIDENCE, mcnemar, paired_bounds, rate
 from eval.vocabulary import vocabulary_numbers
 
 PARTS = ("schema", "abstention", "calibration", "grounding", "vocabulary", "retention")
 
-
-class Graded(NamedTuple):
-    """One prediction beside its pair: what it says and the cell it falls into."""
-
-    pair: Pair
-    prediction: Prediction
-    reading: Reading
-    cell: Cell
-
-
 Calibration = tuple[Sequence[Pair], Predictions]
-
-
-def grade(behaviour: Behaviour, pairs: Sequence[Pair], predictions: Predictions) -> list[Graded]:
-    """Every pair that has a prediction, graded, in the order of the pairs."""
-    graded = []
-    for pair in pairs:
-        prediction = predictions.get(pair.id)
-        if prediction is not None:
-            reading = read_output(behaviour, prediction.output, prediction.finish)
-            graded.append(Graded(pair, prediction, reading, cell_of(behaviour, pair, prediction, reading)))
-    return graded
 
 
 def score_predictions(
@@ -49,15 +29,13 @@ def score_predictions(
     pairs: Sequence[Pair],
     predictions: Predictions,
     calibration: Calibration | None = None,
-    closed_book: Mapping[str, Prediction] | None = None,
 ) -> dict[str, Any]:
     """{"n", "schema", "abstention", "calibration", "grounding", …, "outcomes"} of the pairs that have a prediction.
 
-    `calibration` is the calibration split with its predictions: the threshold is chosen there. `closed_book` are
-    answers given without passages. `outcomes` maps each pair's id to its cell, for paired comparisons.
+    `calibration` is the calibration split with its predictions: the threshold is chosen there. `outcomes` maps each
+    pair's id to its cell, for paired comparisons.
     """
-    graded = grade(behaviour, pairs, predictions)
-    return score_graded(behaviour, graded, calibration, closed_book)
+    return score_graded(behaviour, grade(behaviour, pairs, predictions), calibration)
 
 
 def score_graded(
@@ -67,7 +45,10 @@ def score_graded(
     closed_book: Mapping[str, Prediction] | None = None,
     slices: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """`score_predictions` for what is graded already; `slices` are keys of the pairs' `meta` to look at parts by."""
+    """`score_predictions` for what is graded already.
+
+    `closed_book` are answers given without passages, `slices` keys of the pairs' `meta` to look at parts by.
+    """
     pairs = [one.pair for one in graded]
     readings = [one.reading for one in graded]
     cells = [one.cell for one in graded]
@@ -85,15 +66,6 @@ def score_graded(
         "latency": latency_numbers([one.prediction for one in graded]),
         "outcomes": {one.pair.id: one.cell for one in graded},
     }
-
-
-def answers_of(graded: Sequence[Graded]) -> list[Answer]:
-    """The answered outputs that carry a confidence; an answer to an unanswerable question is an error."""
-    return [
-        Answer(one.prediction.confidence, one.cell == "answered_correct")
-        for one in graded
-        if one.cell in ANSWERED and one.prediction.confidence is not None
-    ]
 
 
 def assemble_scores(

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eval.abstention import RIGHT, abstention_numbers
+from eval.grading import Graded
 from eval.statistics import rate
-
-if TYPE_CHECKING:
-    from eval.scoring import Graded
 
 MOST_VALUES = 100  # a key with more values than that (an id, a date) slices nothing a person would read
 

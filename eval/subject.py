@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from curate.behaviour import Behaviour
     from curate.pairs import Pair
     from eval.constrained import Grammar
-    from eval.endpoint import Endpoint, Served
     from train.generation import Generation
     from train.rendering import Message
 
@@ -182,19 +181,6 @@ def find_subject(workspace: Workspace, named: str, device: str = "auto") -> Subj
             raise
         return Subject(named.rpartition("/")[2], Base(model=named), None, device)
     return Subject(run.manifest.name, run.recipe.base, run, device)
-
-
-def find_endpoint(workspace: Workspace, named: str, served: Served) -> Endpoint:
-    """The served run of that name, or a served model that is called so in the report."""
-    from eval.endpoint import Endpoint
-
-    try:
-        run = load_run(workspace.find("run", named))
-    except WorkspaceError:
-        if (workspace.runs / named).exists() or Path(named).exists():
-            raise
-        return Endpoint(named.rpartition("/")[2], served)
-    return Endpoint(f"{run.manifest.name}-served", served, run)
 
 
 @dataclass(frozen=True)

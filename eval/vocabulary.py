@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from curate.behaviour import MISSING, Behaviour
+from curate.behaviour import Behaviour
+from curate.pointer import MISSING
 from curate.vocabulary import term_pattern, terms_to_avoid
 from eval.abstention import ANSWERED, Cell
 from eval.schema import Reading

@@ -6,25 +6,17 @@ import json
 import random
 from typing import Any
 
+from output_form import SCHEMA, UNKNOWN
+
 from curate.behaviour import Abstain, Answer, Behaviour, Bound, Citations, Output, Vocabulary
 from curate.pairs import Pair, Passage
 from eval.failures import Failure, find_failures
+from eval.grading import grade
 from eval.predictions import Prediction
 from eval.retention import Result, retention_numbers
-from eval.scoring import assemble_scores, grade, score_graded
+from eval.scoring import assemble_scores, score_graded
 from eval.statistics import rate
 
-SCHEMA = {
-    "type": "object",
-    "required": ["status", "answer", "citations"],
-    "additionalProperties": False,
-    "properties": {
-        "status": {"enum": ["answered", "unknown"]},
-        "answer": {"type": ["string", "null"]},
-        "citations": {"type": "array", "items": {"type": "string"}},
-    },
-}
-UNKNOWN = {"status": "unknown", "answer": None, "citations": []}
 TOPICS = ("orders", "returns", "warranty", "delivery")
 EVIL = "<script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>\"'&{{ 7*7 }}"
 COLOURS = ("red", "green", "blue", "black", "white")

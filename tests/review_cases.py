@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from output_form import SCHEMA, UNKNOWN
+
 from curate.behaviour import Behaviour
 from curate.consensus import (
     Entry,
@@ -17,22 +19,11 @@ from curate.layout import editable
 from curate.pairs import Pair, make_pair, write_pairs
 from curate.workspace import Workspace
 
-ABSTENTION = {"status": "unknown", "answer": None, "citations": []}
-SCHEMA = {
-    "type": "object",
-    "required": ["status", "answer", "citations"],
-    "additionalProperties": False,
-    "properties": {
-        "status": {"enum": ["answered", "unknown"]},
-        "answer": {"type": ["string", "null"]},
-        "citations": {"type": "array", "items": {"type": "string"}},
-    },
-}
 WRITTEN: dict[str, Any] = {
     "name": "support",
     "prompt": "{{ question }} {{ passages }}",
     "output": {"format": "json", "schema": "schema.json"},
-    "abstain": {"where": "/status", "equals": "unknown", "output": ABSTENTION},
+    "abstain": {"where": "/status", "equals": "unknown", "output": UNKNOWN},
     "answer": {"at": "/answer"},
     "citations": {"at": "/citations"},
 }

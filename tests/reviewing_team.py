@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 from click.testing import CliRunner, Result
+from output_form import SCHEMA, UNKNOWN
 
 import tutelage
 from curate.pairs import Pair, make_pair, write_pairs
@@ -33,19 +34,8 @@ answer: {at: /answer, compare: exact}
 citations: {at: /citations}
 gate: {hallucination_rate: {at_most: 0.05}}
 """
-SCHEMA = {
-    "type": "object",
-    "required": ["status", "answer", "citations"],
-    "additionalProperties": False,
-    "properties": {
-        "status": {"enum": ["answered", "unknown"]},
-        "answer": {"type": ["string", "null"]},
-        "citations": {"type": "array", "items": {"type": "string"}},
-    },
-}
 PLACES = ["Lisbon", "Oslo", "Quito", "Perth", "Turin", "Accra", "Hanoi", "Sofia", "Lima", "Cairo"]
 SUBJECTS = ["harbour", "library", "observatory", "tram depot", "botanical garden", "court", "mint", "lighthouse"]
-ABSTENTION = {"status": "unknown", "answer": None, "citations": []}
 
 
 def synthetic_pair(number: int) -> Pair:
@@ -58,7 +48,7 @@ def synthetic_pair(number: int) -> Pair:
     )
     holds = number % 4 != 0
     told = f"The {subject} of {place} was opened in {year}." if holds else f"The {subject} of {place} is well known."
-    output = {"status": "answered", "answer": str(year), "citations": ["p1"]} if holds else ABSTENTION
+    output = {"status": "answered", "answer": str(year), "citations": ["p1"]} if holds else UNKNOWN
     return make_pair(
         {
             "id": f"pair-{number:03}",

@@ -1,17 +1,58 @@
-"""Bases of any shape with random weights, for the tests that need another than the tiny one."""
+"""Bases with random weights and a byte tokenizer, made on the spot: a tiny Llama, and others of any shape."""
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
-_spec = importlib.util.spec_from_file_location("tests_conftest", Path(__file__).with_name("conftest.py"))
-assert _spec is not None
-assert _spec.loader is not None
-_shared = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_shared)
-make_tokenizer = _shared.make_tokenizer
+CHATML = (
+    "{%- for m in messages -%}{{- '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' -}}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
+)
+
+
+def make_tokenizer(template: str = CHATML, pad: str = "<|pad|>") -> Any:
+    """A byte-level tokenizer without merges: every byte is a token, and four special ones."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE(vocab={one: i for i, one in enumerate(special + alphabet)}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    core.add_special_tokens(special)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token=pad, eos_token="<|im_end|>", clean_up_tokenization_spaces=False
+    )
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def make_base(directory: Path, template: str = CHATML, vocab: int = 320) -> Path:
+    """A base of about 60,000 random weights with its tokenizer, as transformers saves one."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocab,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        initializer_range=0.1,  # enough to learn from in a few steps
+        pad_token_id=0,
+        eos_token_id=3,
+        bos_token_id=None,
+    )
+    model = LlamaForCausalLM(config)
+    model.save_pretrained(directory)
+    make_tokenizer(template).save_pretrained(directory)
+    return directory
 
 
 def save(config: Any, directory: Path, dtype: str = "float32") -> Path:
@@ -22,5 +63,5 @@ def save(config: Any, directory: Path, dtype: str = "float32") -> Path:
     torch.manual_seed(0)
     config.eos_token_id, config.pad_token_id, config.bos_token_id = 3, 0, None
     AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).save_pretrained(directory)
-    _shared.make_tokenizer().save_pretrained(directory)
+    make_tokenizer().save_pretrained(directory)
     return directory

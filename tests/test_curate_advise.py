@@ -137,7 +137,7 @@ def test_reads_the_workspace(tmp_path: Path) -> None:
     )
     place.review.mkdir()
     (place.review / "settled.jsonl").write_text(
-        '{"pair": "q1"}\n{"pair": "q1"}\nbroken\n{"id": "q2"}\n{"pair": "zz"}\n'
+        '{"pair": "q1"}\n{"pair": "q1"}\nbroken\n{"pair": "q2"}\n{"pair": "zz"}\n'
     )
     make_release(place)
     report = place.reports / "first"

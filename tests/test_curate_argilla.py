@@ -110,7 +110,7 @@ def pages_sent(handler: Handler, records: Iterable[dict[str, Any]]) -> list[int]
     """Send the records; how many were reported as sent, report by report."""
     made, _ = client(handler)
     reported: list[int] = []
-    send(made, Board("d", "round", 2, "corrected"), records, 0, lambda what, done, total: reported.append(done))
+    send(made, Board("d", "corrected"), records, 0, lambda what, done, total: reported.append(done))
     return reported
 
 
@@ -415,7 +415,7 @@ def test_a_changed_record_can_hardly_be_answered_between_taking_off_its_answers_
 
     made, _ = client(handle)
     changed = [(str(number), {"external_id": str(number)}) for number in range(50)]
-    renew(made, Log(Workspace(tmp_path)), {}, Board("b", "b", 2, "q"), changed, "review", lambda *_: None)
+    renew(made, Log(Workspace(tmp_path)), {}, Board("b", "q"), changed, "review", lambda *_: None)
     assert sorted(map(len, seen)) == [0, 2, 16, 16, 16]
 
 

@@ -2,23 +2,14 @@ import json
 
 import pytest
 import yaml
+from output_form import SCHEMA, UNKNOWN
 
-from curate.behaviour import MISSING, Behaviour, load_behaviour, resolve, same_json
+from curate.behaviour import Behaviour, load_behaviour
 from curate.errors import BehaviourError
 from curate.loops import endless_reference
 from curate.pairs import Pair
+from curate.pointer import MISSING, resolve, same_json
 
-SCHEMA = {
-    "type": "object",
-    "required": ["status", "answer", "citations"],
-    "additionalProperties": False,
-    "properties": {
-        "status": {"enum": ["answered", "unknown"]},
-        "answer": {"type": ["string", "null"]},
-        "citations": {"type": "array", "items": {"type": "string"}},
-    },
-}
-UNKNOWN = {"status": "unknown", "answer": None, "citations": []}
 JSON = {
     "name": "b",
     "prompt": "{% for p in passages %}[{{ p.id }}] {{ p.text }}\n{% endfor %}{{ question }}",

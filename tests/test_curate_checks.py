@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from output_form import UNKNOWN
 
 from curate.behaviour import Behaviour
 from curate.checks import RULES, check_pairs, control_tokens, weight
@@ -13,7 +14,6 @@ from curate.pairs import Pair
 from curate.support import _stands_as_it_is
 from curate.vocabulary import term_pattern
 
-UNKNOWN = {"status": "unknown", "answer": None, "citations": []}
 SPEC = {
     "name": "b",
     "prompt": "{% for p in passages %}{{ p.text }} {% endfor %}{{ question }}",

@@ -5,11 +5,11 @@ import os
 import pytest
 import yaml
 from click.testing import CliRunner
+from output_form import UNKNOWN
 
 from curate.pairs import read_pairs
 from tutelage import main
 
-UNKNOWN = {"status": "unknown", "answer": None, "citations": []}
 BEHAVIOUR = {
     "name": "b",
     "prompt": "{% for p in passages %}[{{ p.id }}] {{ p.text }}\n{% endfor %}{{ question }}",

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from review_cases import (
-    ABSTENTION,
     ACCEPT,
     BEHAVIOUR,
     PAIR,
     REJECT,
+    UNKNOWN,
     entry,
     fix,
     output,
@@ -102,7 +102,7 @@ def test_what_was_said_of_another_content_does_not_count() -> None:
         (fix("red"), "says the same as before"),
         ({**fix("blue"), "decision": "accept"}, "yet changed it"),
         ({**ACCEPT, "answerable": "no"}, "yet the output answers"),
-        ({**fix("x"), "corrected": json.dumps(ABSTENTION)}, "yet the output says that it does not know"),
+        ({**fix("x"), "corrected": json.dumps(UNKNOWN)}, "yet the output says that it does not know"),
         ({"decision": "accept"}, "need an answer"),
         ({**ACCEPT, "decision": "fix", "corrected": ""}, "cannot be read"),
     ],
@@ -146,7 +146,7 @@ def test_settled_means_that_enough_people_said_so_and_nobody_else_otherwise(
 @pytest.mark.parametrize("said", ["yes", "no"])
 def test_a_pair_without_passages_is_answerable_as_its_output_says(said: str) -> None:
     """Whatever is ticked: else a settled pair would contradict itself, and no release could take it."""
-    for wanted, answerable in ((output("hello"), True), (ABSTENTION, False)):
+    for wanted, answerable in ((output("hello"), True), (UNKNOWN, False)):
         bare = PAIR.model_copy(update={"passages": (), "output": wanted})
         ticked = {"decision": "accept", "answerable": said}
         one = settle(bare, [entry("anna", ticked, pair=bare), entry("ben", ticked, pair=bare)], 2, BEHAVIOUR)

@@ -1,4 +1,4 @@
-"""Releases: what goes in, the same bytes on any machine, what keeps its split, what `datasets` reads."""
+"""A release: what goes in, the same bytes on any machine, what `datasets` reads."""
 
 from __future__ import annotations
 
@@ -8,59 +8,22 @@ import random
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from release_cases import documents_of, make_workspace, pair, run, some_pairs, split_of
 
-import tutelage
-from curate.behaviour import load_behaviour
-from curate.checks import check_pairs
 from curate.errors import TutelageError, WorkspaceError
-from curate.pairs import Pair, make_pair, read_pairs, write_pairs
+from curate.pairs import write_pairs
 from curate.parquet import read_parquet, read_rows
-from curate.release import Options, load_release, make_release, next_splits
-from curate.splits import SPLITS, source_documents
+from curate.release import Options, load_release, make_release
+from curate.splits import SPLITS
 from curate.starting import start_workspace
 from curate.workspace import Workspace
-
-UNKNOWN = {"status": "unknown", "answer": None, "citations": []}
-
-
-def pair(number: int, document: str, answerable: bool = True, **more: Any) -> Pair:
-    output = {"status": "answered", "answer": f"word{number}", "citations": ["p1"]} if answerable else UNKNOWN
-    data = {
-        "id": f"pair-{number:04d}",
-        "question": f"What is said about subject{number} here?",
-        "passages": [{"id": "p1", "text": f"About subject{number} word{number} is said.", "source": f"{document}#1"}],
-        "output": output,
-        "answerable": answerable,
-        "source": "log.jsonl",
-        **more,
-    }
-    return make_pair(data, "test")
-
-
-def some_pairs(count: int = 60, documents: int = 20) -> list[Pair]:
-    return [pair(i, f"doc{i % documents}.md", answerable=i % 3 > 0) for i in range(count)]
 
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    start_workspace(tmp_path / "ws", as_text=False, base=None)
-    place = Workspace(tmp_path / "ws")
-    write_pairs(place.pairs, some_pairs())
-    return place
-
-
-def run(workspace: Workspace, *arguments: str) -> Result:
-    return CliRunner().invoke(
-        tutelage.main, ["-C", str(workspace.root), "curate", "release", "--unreviewed", *arguments]
-    )
-
-
-def split_of(directory: Path) -> dict[str, str]:
-    return {one.id: split for split in SPLITS for one in load_release(directory).pairs(split)}
+    return make_workspace(tmp_path / "ws")
 
 
 def test_a_release_holds_every_pair_once_and_gives_it_back(workspace: Workspace) -> None:
@@ -79,7 +42,7 @@ def test_no_document_is_on_two_sides(workspace: Workspace) -> None:
     found: dict[str, set[str]] = {}
     for split in SPLITS:
         for one in release.pairs(split):
-            for document in source_documents(one, release.behaviour):
+            for document in documents_of(one, release.behaviour):
                 found.setdefault(document, set()).add(split)
     assert len(found) == 20
     assert all(len(splits) == 1 for splits in found.values())
@@ -174,85 +137,6 @@ def test_names_that_are_no_names(workspace: Workspace, name: str) -> None:
     assert not workspace.releases.exists()
 
 
-def test_pairs_and_documents_keep_their_split(workspace: Workspace) -> None:
-    first = split_of(make_release(workspace).release.directory)
-    kept = [one for one in some_pairs() if one.id != "pair-0007"]  # gone, but its document was seen
-    added = [pair(100 + i, f"doc{i % 30}.md", answerable=i % 2 > 0) for i in range(60)]
-    write_pairs(workspace.pairs, [*added, *kept])
-    release = make_release(workspace).release
-    second = split_of(release.directory)
-    assert release.manifest.inputs["previous"].path == "../r1"
-    assert all(second[one.id] == first[one.id] for one in kept)
-    for one in added:
-        (document,) = source_documents(one, release.behaviour)
-        number = int(document.removeprefix("doc").removesuffix(".md"))
-        if number < 20:
-            assert second[one.id] == first[f"pair-{number:04d}"]
-
-
-def test_reviewers_are_told_the_split_that_the_next_release_takes(workspace: Workspace) -> None:
-    make_release(workspace, Options(fractions={"train": 0.5, "validation": 0.1, "calibration": 0.1, "test": 0.3}))
-    pairs = [*some_pairs(), *(pair(100 + i, f"doc{i % 30}.md", answerable=i % 2 > 0) for i in range(60))]
-    write_pairs(workspace.pairs, pairs)
-    behaviour = load_behaviour(workspace.behaviour)
-    told = next_splits(workspace, pairs, behaviour, check_pairs(pairs, behaviour))
-    fractions = {"train": 0.5, "validation": 0.1, "calibration": 0.1, "test": 0.3}
-    assert told == split_of(make_release(workspace, Options(fractions=fractions)).release.directory)
-
-
-def test_a_document_whose_pairs_are_all_gone_keeps_its_split_over_three_releases(workspace: Workspace) -> None:
-    first = split_of(make_release(workspace).release.directory)
-    gone = next(one.id for one in some_pairs() if first[one.id] == "test")
-    (document,) = {f"doc{int(gone[5:]) % 20}.md"}
-    write_pairs(workspace.pairs, [one for one in some_pairs() if one.passages[0].document != document])
-    make_release(workspace)
-    write_pairs(workspace.pairs, [*read_pairs(workspace.pairs), pair(500, document)])
-    assert split_of(make_release(workspace).release.directory)["pair-0500"] == "test"
-
-
-def test_a_pair_between_two_splits_is_left_out_and_listed(workspace: Workspace) -> None:
-    splits = split_of(make_release(workspace).release.directory)
-    one, other = (next(name for name, split in splits.items() if split == which) for which in ("train", "test"))
-    documents = [f"doc{int(name[5:]) % 20}.md" for name in (one, other)]
-    passages = [{"id": f"p{i}", "text": f"Text {i}.", "source": name} for i, name in enumerate(documents)]
-    output = {"status": "answered", "answer": "Text", "citations": ["p0", "p1"]}
-    bridge = pair(700, "", passages=passages, output=output)
-    write_pairs(workspace.pairs, [*some_pairs(), bridge, pair(701, "own.md")])
-    release = make_release(workspace).release
-    assert split_of(release.directory).keys() == splits.keys() | {"pair-0701"}
-    (left,) = release.manifest.details["excluded"]
-    assert (left["pair"], left["rule"]) == ("pair-0700", "split-bridge")
-    assert "test and train" in left["message"]
-    assert "split-bridge: 1" in (release.directory / "README.md").read_text()
-
-
-def test_a_changed_pair_keeps_its_split_or_is_left_out(workspace: Workspace) -> None:
-    splits = split_of(make_release(workspace).release.directory)
-    trained = next(name for name, split in splits.items() if split == "train")
-    tested = next(name for name, split in splits.items() if split == "test")
-    number, other = int(trained[5:]), int(tested[5:])
-    moved = pair(number, f"doc{other % 20}.md", question="Something else?")
-    write_pairs(workspace.pairs, [moved if one.id == trained else one for one in some_pairs()])
-    assert trained not in split_of(make_release(workspace).release.directory)
-    edited = pair(number, f"doc{number % 20}.md", question="Something else?")
-    write_pairs(workspace.pairs, [edited if one.id == trained else one for one in some_pairs()])
-    assert split_of(make_release(workspace).release.directory)[trained] == "train"
-
-
-def test_a_twin_goes_with_its_pair_even_when_that_was_a_second_copy(workspace: Workspace) -> None:
-    copy = pair(0, "doc0.md").model_copy(update={"id": "pair-zz"})
-    original = pair(0, "doc0.md")
-    twin = pair(800, "elsewhere.md", answerable=False, meta={"twin_of": "pair-zz"})
-    rest = [one for one in some_pairs() if one.id != "pair-0000"]
-    write_pairs(workspace.pairs, [copy, original, twin, *rest])
-    release = make_release(workspace).release
-    splits = split_of(release.directory)
-    assert splits["pair-0800"] == splits["pair-0000"]
-    assert [(one["pair"], one["rule"]) for one in release.manifest.details["excluded"]] == [
-        ("pair-zz", "exact-duplicate")
-    ]
-
-
 def test_wrong_pairs_are_left_out_and_listed_with_the_rule(workspace: Workspace) -> None:
     broken = pair(800, "a.md", output={"status": "answered"})
     surrogate = pair(801, "b.md", question="half \ud800 of one")
@@ -294,29 +178,6 @@ def test_group_by_passage_splits_one_document(workspace: Workspace) -> None:
     later = run(workspace)
     assert later.exit_code == 1
     assert "--fresh" in later.output
-
-
-def test_fresh_splits_anew_and_later_releases_follow_it(workspace: Workspace) -> None:
-    make_release(workspace)
-    fractions = {"train": 0.3, "validation": 0.2, "calibration": 0.2, "test": 0.3}
-    fresh = make_release(workspace, Options(fresh=True, fractions=fractions)).release  # type: ignore[arg-type]
-    assert fresh.directory.name == "r2"
-    assert "previous" not in fresh.manifest.inputs
-    os.utime(workspace.releases / "r1" / "manifest.json", (1, 1))
-    write_pairs(workspace.pairs, [*some_pairs(), pair(900, "new.md")])
-    third = make_release(workspace).release
-    assert third.manifest.inputs["previous"].path == "../r2"
-    splits = split_of(fresh.directory)
-    assert all(split_of(third.directory)[name] == split for name, split in splits.items())
-
-
-def test_the_newest_release_is_found_by_the_chain_not_the_clock(workspace: Workspace) -> None:
-    make_release(workspace)
-    write_pairs(workspace.pairs, [*some_pairs(), pair(900, "new.md")])
-    make_release(workspace)
-    os.utime(workspace.releases / "r2" / "manifest.json", (1, 1))
-    write_pairs(workspace.pairs, [*some_pairs(), pair(900, "new.md"), pair(901, "newer.md")])
-    assert make_release(workspace).release.manifest.inputs["previous"].path == "../r2"
 
 
 def test_a_killed_release_leaves_nothing_that_counts(workspace: Workspace) -> None:
@@ -437,17 +298,3 @@ def test_damage_is_one_message(workspace: Workspace) -> None:
         load_release(workspace.root)
     with pytest.raises(TutelageError, match="no such file"):
         read_parquet(workspace.root / "none.parquet")
-
-
-def test_documents_after_passages_need_a_fresh_split(workspace: Workspace) -> None:
-    make_release(workspace, Options(group_by="passage"))
-    with pytest.raises(WorkspaceError, match="r1 was grouped by passage"):
-        make_release(workspace, Options(name="again"))
-    assert make_release(workspace, Options(name="again", fresh=True)).created
-
-
-def test_a_damaged_release_hides_the_planned_splits_and_stops_nothing_else(workspace: Workspace) -> None:
-    release = make_release(workspace).release
-    (release.directory / "train.parquet").unlink()
-    pairs, behaviour = some_pairs(), load_behaviour(workspace.behaviour)
-    assert next_splits(workspace, pairs, behaviour, check_pairs(pairs, behaviour)) == {}

@@ -13,10 +13,10 @@ import krippendorff as reference
 import numpy as np
 import pytest
 from reviewing_team import (
-    ABSTENTION,
     PAIRS,
     PEOPLE,
     REVIEWERS,
+    UNKNOWN,
     Person,
     Server,
     corrected,
@@ -75,7 +75,7 @@ class Round:
             case 3:  # chris sees it otherwise than the two others
                 return fix if reviewer == "chris" else accept
             case 7 if reviewer == "chris":  # and here he misses the answer, or sees one that is not there
-                missed = {"decision": "fix", "answerable": "no", "corrected": json.dumps(ABSTENTION)}
+                missed = {"decision": "fix", "answerable": "no", "corrected": json.dumps(UNKNOWN)}
                 return missed if pair.answerable else fix
             case 4 if number % 20 == 4 and reviewer == "ben":  # cites what is not there
                 return {**fix, "corrected": json.dumps({"status": "answered", "answer": "x", "citations": ["p9"]})}

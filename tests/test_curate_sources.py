@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from output_form import UNKNOWN
 
 from curate import records
 from curate.behaviour import Behaviour
@@ -18,7 +19,6 @@ from curate.records import Record, Unreadable
 from curate.shapes import is_true
 from curate.sources import read_records
 
-UNKNOWN = {"status": "unknown", "answer": None, "citations": []}
 BEHAVIOUR = Behaviour.model_validate(
     {
         "name": "b",

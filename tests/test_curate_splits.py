@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from release_cases import documents_of
 
 from curate.behaviour import Behaviour, Citations, Output
 from curate.errors import WorkspaceError
@@ -24,7 +25,6 @@ from curate.splits import (
     assign,
     distance,
     parse_fractions,
-    source_documents,
     tie,
 )
 
@@ -217,15 +217,15 @@ def test_source_documents() -> None:
     one = Passage(id="p1", text="one", source="handbook.md#returns")
     two = Passage(id="p2", text="two", source="handbook.md#damage")
     bare = Passage(id="p3", text="bare")
-    assert source_documents(pair("a", ["p2"], [one, two, bare]), BEHAVIOUR) == {"handbook.md"}
-    assert source_documents(pair("a", ["p2"], [one, two, bare]), BEHAVIOUR, "passage") == {"handbook.md#damage"}
-    assert source_documents(pair("a", [], [one, bare]), BEHAVIOUR, "passage") == {"handbook.md#returns"}
-    (named,) = source_documents(pair("a", ["p3"], [one, bare]), BEHAVIOUR)
+    assert documents_of(pair("a", ["p2"], [one, two, bare]), BEHAVIOUR) == {"handbook.md"}
+    assert documents_of(pair("a", ["p2"], [one, two, bare]), BEHAVIOUR, "passage") == {"handbook.md#damage"}
+    assert documents_of(pair("a", [], [one, bare]), BEHAVIOUR, "passage") == {"handbook.md#returns"}
+    (named,) = documents_of(pair("a", ["p3"], [one, bare]), BEHAVIOUR)
     assert named.startswith("text:")
-    assert source_documents(pair("a", ["p9"], [one]), BEHAVIOUR) == {"handbook.md"}, "cited, but not there"
-    assert source_documents(pair("a", [], []), BEHAVIOUR) == set()
+    assert documents_of(pair("a", ["p9"], [one]), BEHAVIOUR) == {"handbook.md"}, "cited, but not there"
+    assert documents_of(pair("a", [], []), BEHAVIOUR) == set()
     tickets = [Passage(id=f"p{i}", text="x", source=f"Ticket #{i}") for i in (1, 2)]
-    assert source_documents(pair("a", ["p1", "p2"], tickets), BEHAVIOUR) == {"Ticket #1", "Ticket #2"}
+    assert documents_of(pair("a", ["p1", "p2"], tickets), BEHAVIOUR) == {"Ticket #1", "Ticket #2"}
 
 
 def test_twins_and_near_duplicates_are_tied() -> None:
@@ -289,12 +289,12 @@ def test_what_cites_nothing_rests_on_the_passage_its_answer_stands_in() -> None:
     noise = Passage(id="p1", text="The shop opens at nine.", source="shop.md")
     gold = Passage(id="p2", text="Refunds take 30 days.", source="handbook.md#refunds")
     answered = make_pair({"id": "a", "question": "How long?", "passages": [noise, gold], "output": "30 days"}, "test")
-    assert source_documents(answered, text) == {"handbook.md"}
+    assert documents_of(answered, text) == {"handbook.md"}
     twice = [noise, gold, Passage(id="p3", text="Parcels take 30 days.", source="parcels.md")]
     short = make_pair({"id": "c", "question": "How long?", "passages": twice, "output": "30 days"}, "test")
-    assert source_documents(short, text) == {"handbook.md"}, "the first of those that hold it"
+    assert documents_of(short, text) == {"handbook.md"}, "the first of those that hold it"
     other = make_pair({"id": "b", "question": "How long?", "passages": [noise, gold], "output": "A month."}, "test")
-    assert source_documents(other, text) == {"shop.md"}, "it stands nowhere: the first"
+    assert documents_of(other, text) == {"shop.md"}, "it stands nowhere: the first"
 
 
 def test_one_input_and_one_text_are_never_on_two_sides() -> None:

@@ -1,4 +1,5 @@
 import pytest
+from output_form import UNKNOWN
 
 from curate.behaviour import Behaviour
 from curate.checks import check_pairs
@@ -7,7 +8,6 @@ from curate.pairs import Pair
 from curate.support import answer_texts, stands_in
 from curate.unanswerable import make_twins, twins_wanted
 
-UNKNOWN = {"status": "unknown", "answer": None, "citations": []}
 BEHAVIOUR = Behaviour.model_validate(
     {
         "name": "b",

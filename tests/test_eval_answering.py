@@ -10,11 +10,12 @@ from typing import Any
 
 import eval_cases
 import pytest
-from conftest import make_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared_base import make_tokenizer
 
-from curate.behaviour import Answer, resolve
+from curate.behaviour import Answer
+from curate.pointer import resolve
 from eval.answering import (
     Job,
     Line,
@@ -164,7 +165,7 @@ def test_no_span_where_there_is_no_such_value(text: str) -> None:
 
 def spoken(text: str, logprobs: dict[int, float] | None = None) -> Generation:
     """An answer in bytes: every byte a token of the test's tokenizer, with its log-probability (0 if not given)."""
-    ids = tuple(make_tokenizer()(text, add_special_tokens=False)["input_ids"])  # type: ignore[operator]
+    ids = tuple(make_tokenizer()(text, add_special_tokens=False)["input_ids"])
     given_ = logprobs or {}
     return Generation(text, (*ids, 3), (*(given_.get(i, 0.0) for i in range(len(ids))), -9.0), True)
 
@@ -217,7 +218,7 @@ def test_no_confidence_without_probabilities() -> None:
 def test_tokens_within_cover_the_span_and_no_more(text: str, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(text) - 1))
     end = data.draw(st.integers(start + 1, len(text)))
-    tokenizer: Any = make_tokenizer()
+    tokenizer = make_tokenizer()
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     found = tokens_within(tokenizer, ids, (start, end))
     low, high = len(text[:start].encode()), len(text[:end].encode())

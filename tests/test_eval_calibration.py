@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from eval import calibration as c
-from eval.calibration import Answer
+from eval.reliability import Answer
 
 ANSWERS = st.lists(
     st.builds(Answer, st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.25, 0.5, 1.0])), st.booleans()),

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from output_form import UNKNOWN
 
 from curate.files import beside, hold, write_json
 from curate.pairs import Pair, Passage, write_pairs
 from tutelage import main
 
-UNKNOWN = {"status": "unknown", "answer": None, "citations": []}
 SCHEMA = {
     "type": "object",
     "required": ["status", "answer", "citations"],

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import eval_cases
 import httpx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from serving_models import free_port, serving
 
 from curate.behaviour import Output
 from curate.errors import EndpointError, TutelageError
-from eval.endpoint import ATTEMPTS, KEY, Endpoint, Reply, Served, base_url, read_reply
-from eval.placing import place_tokens
+from eval.endpoint import ATTEMPTS, KEY, Endpoint, Served, base_url
+from eval.reply import Reply, read_reply
 from eval.subject import Manner
 
 URL = "http://server.test/v1"
+
+
 TEXT = '{"status": "answered", "answer": "ink", "citations": ["p1"]}'
+
+
 ASKED = json.dumps([{"role": "user", "content": "colour?"}])
 
 
@@ -216,29 +215,6 @@ def test_confidence_is_that_of_the_answers_value() -> None:
     assert found == pytest.approx(0.4 ** (1 / 3), abs=1e-6)
 
 
-@given(st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=12), st.data())
-def test_tokens_are_placed_byte_for_byte(text: str, data: st.DataObject) -> None:
-    whole = text.encode()
-    cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(whole) - 1)), max_size=5)))
-    tokens = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True) if a < b]
-    places = place_tokens(text, [*tokens, b"<|im_end|>"])
-    assert places is not None
-    assert len(places) == len(tokens)
-    for (start, end), token in zip(places, tokens, strict=True):
-        assert token in text[start:end].encode()
-        assert len(text[start:end].encode()) <= len(token) + 6, "no more than the characters it touches"
-    assert places[0][0] == 0
-    assert places[-1][1] == len(text)
-
-
-def test_pieces_spelled_as_replacement_characters_share_their_characters() -> None:
-    broken = "\ufffd".encode()
-    assert place_tokens("aüb", [b"a", broken, broken, b"b", b"<end>"]) == [(0, 1), (1, 2), (1, 2), (2, 3)]
-    assert place_tokens("aü", [b"a", broken, broken]) == [(0, 1), (1, 2), (1, 2)]
-    assert place_tokens("abc", [b"a", b"x"]) is None
-    assert place_tokens("abc", [b"a"]) is None
-
-
 def test_an_interrupt_stops_the_rest() -> None:
     asked: list[int] = []
 
@@ -340,11 +316,6 @@ def test_tokens_that_are_not_those_of_the_answers_are_said() -> None:
     assert asker.confidence(eval_cases.behaviour(), odd) is None, "one odd answer among others"
 
 
-def test_a_blank_that_a_server_leaves_out_is_passed_over() -> None:
-    assert place_tokens("a bc", [b"a", b"bc"]) == [(0, 1), (2, 4)]
-    assert place_tokens("a, bc", [b"a", b"bc"]) is None
-
-
 @pytest.mark.parametrize("key", ["secret\nOTHER=1", "sécret"])
 def test_a_key_that_no_header_can_hold_is_refused_unseen(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY, key)
@@ -380,41 +351,3 @@ def test_half_a_character_is_kept_as_one_that_a_file_can_hold(logprobs: bool) ->
     assert server.confidence(eval_cases.behaviour(output=Output(format="text")), reply) == (
         0.606531 if logprobs else None
     )
-
-
-BASE = Path(__file__).parent.parent / "recipes/demo/base"
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[str]:
-    """A real `transformers serve` with the demo's base; its address."""
-    port = free_port()
-    command = [str(Path(sys.executable).with_name("transformers")), "serve", str(BASE), "--device", "cpu"]
-    with serving([*command, "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"], port) as url:
-        yield url
-
-
-@pytest.mark.slow
-def test_a_real_server_answers_as_in_process(served: str) -> None:
-    from tutelage_recipes.demo import world
-
-    from eval.subject import Subject
-    from train.recipe import Base
-
-    conversations = [
-        [
-            {"role": "system", "content": world.SUPPORT_SYSTEM},
-            {"role": "user", "content": world.support_prompt(trace)},
-        ]
-        for trace in world.traces(17, 24)
-    ]
-    inside = Subject("demo", Base(model=str(BASE)), None, "cpu")
-    outside = Endpoint("demo", Served(served, str(BASE), logprobs=False))
-    wanted = inside.answer("tuned", [inside.render(one) for one in conversations], 60)
-    found = outside.answer("tuned", [outside.render(one) for one in conversations], 60)
-    assert [one.text for one in found] == [one.text for one in wanted]
-    assert [one.finished for one in found] == [one.finished for one in wanted]
-    with pytest.raises(EndpointError, match="no log-probabilities"):
-        Endpoint("demo", Served(served, str(BASE))).answer("tuned", [outside.render(conversations[0])], 5)
-    with pytest.raises(EndpointError, match="pinned to"):
-        Endpoint("demo", Served(served, "another")).answer("tuned", [outside.render(conversations[0])], 5)

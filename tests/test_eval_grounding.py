@@ -4,14 +4,14 @@ import json
 from typing import Any
 
 import pytest
+from output_form import UNKNOWN
 
 from curate.behaviour import Behaviour
 from curate.pairs import Pair, Passage
+from eval.grading import grade
 from eval.grounding import grounding_numbers, token_overlap
 from eval.predictions import Prediction
-from eval.scoring import grade
 
-UNKNOWN = {"status": "unknown", "answer": None, "citations": []}
 PARTS: dict[str, Any] = {
     "name": "b",
     "prompt": "{{ question }}",

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from curate.behaviour import Output
 from curate.pairs import Pair
+from eval.grading import grade
 from eval.marking import fault_spans
 from eval.predictions import Prediction
-from eval.scoring import grade
 from eval.sections import split_at
 
 ANSWERABLE, UNANSWERABLE = eval_cases.pairs(4)[1], eval_cases.pairs(4)[0]

@@ -16,10 +16,11 @@ import yaml
 from curate.errors import BehaviourError
 from eval import metrics
 from eval.abstention import abstention_numbers
-from eval.calibration import Answer, calibration_numbers
+from eval.calibration import calibration_numbers
+from eval.grading import grade
+from eval.reliability import Answer
 from eval.retention import Result, retention_numbers
 from eval.schema import read_output, schema_numbers
-from eval.scoring import grade
 
 ROOT = Path(__file__).parent.parent
 RULES = eval_cases.behaviour()

@@ -10,10 +10,11 @@ import eval_cases
 import pytest
 
 from eval.failures import count_kinds
+from eval.grading import grade
 from eval.predictions import Prediction
 from eval.report import write_report
 from eval.retention import retention_numbers
-from eval.scoring import assemble_scores, grade, score_graded
+from eval.scoring import assemble_scores, score_graded
 
 pytestmark = pytest.mark.slow
 GRAVE = {"serious", "critical"}

@@ -15,11 +15,13 @@ from sklearn.metrics import brier_score_loss
 
 from curate.behaviour import Vocabulary
 from eval.abstention import CELLS, honesty_numbers
-from eval.calibration import Answer, calibration_numbers
+from eval.calibration import calibration_numbers
+from eval.grading import grade
 from eval.latency import latency_numbers, quantile
 from eval.predictions import Prediction
 from eval.recalibration import apply_temperature, fit_temperature, isotonic, recalibration_numbers
-from eval.scoring import assemble_scores, grade, score_graded, score_predictions
+from eval.reliability import Answer
+from eval.scoring import assemble_scores, score_graded, score_predictions
 from eval.slices import MOST_VALUES, slice_numbers
 
 RULES = eval_cases.behaviour()

@@ -11,22 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import eval_cases
-import pytest
 
 from curate.behaviour import Output
-from curate.errors import WorkspaceError
-from curate.files import sha256_file, write_json
-from curate.manifest import read_manifest, write_manifest
 from curate.pairs import Pair
 from eval.breakdowns import slice_sentence
-from eval.canvas import percent, signed
-from eval.comparing import read_scores
-from eval.failures import KINDS, find_failures, gravest_first, read_failures, write_failures
+from eval.canvas import percent
+from eval.failures import find_failures, read_failures, write_failures
+from eval.grading import grade
 from eval.predictions import Prediction
 from eval.report import markdown_code, markdown_fence, markdown_text, render_html, render_markdown, write_report
 from eval.retention import Result, retention_numbers
-from eval.running import rewrite_pages
-from eval.scoring import assemble_scores, grade, score_graded
+from eval.scoring import assemble_scores, score_graded
 from eval.sections import SHOWN, SHOWN_OF_KIND, choose_shown, split_at
 
 
@@ -65,11 +60,6 @@ class Page(HTMLParser):
     @property
     def ids(self) -> list[str]:
         return [str(attributes["id"]) for _, attributes in self.elements if "id" in attributes]
-
-
-@pytest.fixture(scope="module")
-def scored() -> tuple[dict[str, Any], list[Any]]:
-    return eval_cases.scored()
 
 
 def test_page_is_whole(scored: tuple[dict[str, Any], list[Any]]) -> None:
@@ -249,34 +239,6 @@ def test_text_behaviour_gets_a_page() -> None:
     assert render_markdown(scores, failures)
 
 
-def test_failures_say_what_is_wrong() -> None:
-    rules = eval_cases.behaviour()
-    asked = {pair.id: pair for pair in eval_cases.pairs(6)}
-    outputs = {
-        "q000": eval_cases.answer("red"),  # unanswerable
-        "q001": eval_cases.answer("blue"),  # wrong
-        "q002": eval_cases.UNKNOWN,  # held back
-        "q003": eval_cases.UNKNOWN,  # right
-        "q004": {**eval_cases.answer("white"), "citations": ["p9"]},
-        "q005": {"status": "answered"},
-    }
-    predictions = {key: Prediction(id=key, output=json.dumps(value)) for key, value in outputs.items()}
-    found = {one.id: one for one in find_failures(rules, grade(rules, list(asked.values()), predictions))}
-    assert {key: one.kinds for key, one in found.items()} == {
-        "q000": ("hallucination",),
-        "q001": ("wrong",),
-        "q002": ("over-abstention",),
-        "q004": ("citation",),
-        "q005": ("schema",),
-    }
-    assert list(found) == ["q000", "q005", "q001", "q002", "q004"], "the gravest first"
-    assert '"blue"' in found["q001"].wrong[0]
-    assert '"green"' in found["q001"].wrong[0]
-    assert "'p9'" in found["q004"].wrong[0]
-    assert [passage["cited"] for passage in found["q000"].passages] == [True, False]
-    assert {kind for one in found.values() for kind in one.kinds} == set(KINDS)
-
-
 def test_many_failures_are_capped_and_counted(scored: tuple[dict[str, Any], list[Any]]) -> None:
     scores, failures = scored
     many = [failures[0].model_copy(update={"id": f"f{i}"}) for i in range(SHOWN + 7)]
@@ -313,79 +275,11 @@ def test_long_texts_are_shortened_on_the_page_only(tmp_path: Path, scored: tuple
     assert read_failures(tmp_path / "f.jsonl") == [long]
 
 
-def test_failures_survive_odd_characters(tmp_path: Path, scored: tuple[dict[str, Any], list[Any]]) -> None:
-    odd = scored[1][0].model_copy(update={"given": "a\u2028b\x85c\x0bd\r\ne"})
-    write_failures(tmp_path / "f.jsonl", [odd, odd])
-    assert read_failures(tmp_path / "f.jsonl") == gravest_first([odd, odd])
-
-
 def test_the_same_scores_give_the_same_bytes(tmp_path: Path, scored: tuple[dict[str, Any], list[Any]]) -> None:
     for name in ("a", "b"):
         write_report(tmp_path / name, *scored)
     for page in ("report.html", "report.md", "failures.jsonl"):
         assert (tmp_path / "a" / page).read_bytes() == (tmp_path / "b" / page).read_bytes()
-
-
-def finished(directory: Path, scored: tuple[dict[str, Any], list[Any]]) -> Path:
-    """A report as `eval run` leaves it."""
-    scores, failures = scored
-    write_json(directory / "scores.json", scores)
-    write_report(directory, scores, failures)
-    write_manifest(directory, "report", directory.name, {}, {"verdict": scores["verdict"]})
-    return directory
-
-
-def test_pages_are_written_again(tmp_path: Path, scored: tuple[dict[str, Any], list[Any]]) -> None:
-    report = finished(tmp_path / "r", scored)
-    before = read_manifest(report, "report")
-    (report / "report.html").write_text("an older layout")
-    page = rewrite_pages(report)
-    assert page.read_text().startswith("<!DOCTYPE html>")
-    assert read_manifest(report, "report") == before
-
-
-def test_an_edited_manifest_blesses_nothing(tmp_path: Path, scored: tuple[dict[str, Any], list[Any]]) -> None:
-    report = finished(tmp_path / "r", scored)
-    scores = report / "scores.json"
-    before = sha256_file(scores)
-    scores.write_text(scores.read_text().replace('"verdict": "', '"verdict":  "', 1))
-    manifest = report / "manifest.json"
-    manifest.write_text(manifest.read_text().replace(before, sha256_file(scores)))
-    with pytest.raises(WorkspaceError, match="the manifest was edited"):
-        read_scores(report)
-    with pytest.raises(WorkspaceError, match="the manifest was edited"):
-        rewrite_pages(report)
-    manifest.unlink()
-    with pytest.raises(WorkspaceError, match="no finished report"):
-        read_scores(report)
-
-
-@pytest.mark.parametrize("name", ["scores.json", "failures.jsonl"])
-def test_an_altered_report_is_not_written_again(
-    tmp_path: Path, scored: tuple[dict[str, Any], list[Any]], name: str
-) -> None:
-    report = finished(tmp_path / "r", scored)
-    text = (report / name).read_text()
-    (report / name).write_text(text.replace("0.95", "0.96") if name == "scores.json" else text.replace("box", "bag"))
-    manifest = sha256_file(report / "manifest.json")
-    with pytest.raises(WorkspaceError, match="changed after it was written"):
-        rewrite_pages(report)
-    assert sha256_file(report / "manifest.json") == manifest
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(None, "–"), (1.0, "100.0\xa0%"), (0.9999, "99.9\xa0%"), (0.0, "0.0\xa0%"), (0.125, "12.5\xa0%")],
-)
-def test_percent(value: float | None, text: str) -> None:
-    assert percent(value) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(0.0, "0.0 points"), (-0.04, "0.0 points"), (-2.0, "−2.0 points"), (1.25, "+1.2 points")]
-)
-def test_signed(value: float, text: str) -> None:
-    assert signed(value, 1, "points") == text
 
 
 def test_a_retention_measured_by_losses_is_not_said_to_be_unmeasured() -> None:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.behaviour import MISSING, Behaviour
+from curate.behaviour import Behaviour
 from curate.pairs import Pair
+from curate.pointer import MISSING
 from eval.schema import field_pointers, is_cut_short, read_output, schema_numbers
 
 SCHEMA = {

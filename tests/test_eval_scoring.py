@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from output_form import SCHEMA, UNKNOWN
 from sklearn.metrics import roc_auc_score
 
 from curate.behaviour import Behaviour
@@ -15,21 +16,11 @@ from curate.pairs import Pair, Passage
 from eval.predictions import Prediction
 from eval.scoring import assemble_scores, compare_outcomes, score_predictions
 
-UNKNOWN = {"status": "unknown", "answer": None, "citations": []}
 PARTS: dict[str, Any] = {
     "name": "colours",
     "prompt": "{{ question }}",
     "output": {"format": "json"},
-    "schema_document": {
-        "type": "object",
-        "required": ["status", "answer", "citations"],
-        "additionalProperties": False,
-        "properties": {
-            "status": {"enum": ["answered", "unknown"]},
-            "answer": {"type": ["string", "null"]},
-            "citations": {"type": "array", "items": {"type": "string"}},
-        },
-    },
+    "schema_document": SCHEMA,
     "abstain": {"where": "/status", "equals": "unknown", "output": UNKNOWN},
     "answer": {"at": "/answer", "compare": "f1", "at_least": 0.8},
     "citations": {"at": "/citations"},

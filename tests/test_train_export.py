@@ -14,7 +14,7 @@ import pytest
 import shared_base
 from click.testing import CliRunner
 from serving_models import free_port, serving
-from test_train_training import make_workspace
+from training_cases import make_workspace
 
 from curate.errors import TrainingError, TutelageError, WorkspaceError
 from curate.files import beside, hold, write_json

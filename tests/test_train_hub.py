@@ -14,7 +14,8 @@ import huggingface_hub
 import pytest
 
 from curate.errors import TrainingError
-from train.model import hub_answers, load_config, load_tokenizer
+from train.hub import hub_answers
+from train.model import load_config, load_tokenizer
 from train.recipe import Base
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
+from output_form import UNKNOWN
+from shared_base import CHATML, make_tokenizer
 
 from curate.behaviour import Abstain, Answer, Behaviour, Citations, Output
 from curate.pairs import Pair, Passage
@@ -19,14 +19,6 @@ from train.preparation import Prepared
 from train.recipe import Recipe
 from train.rendering import render_pairs
 
-_spec = importlib.util.spec_from_file_location("tests_conftest", Path(__file__).with_name("conftest.py"))
-assert _spec is not None
-assert _spec.loader is not None
-shared = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(shared)
-CHATML: str = shared.CHATML
-
-UNKNOWN = {"status": "unknown", "answer": None, "citations": []}
 BEHAVIOUR = Behaviour(
     name="x",
     prompt="{% for p in passages %}[{{ p.id }}] {{ p.text }}\n{% endfor %}{{ question }}",
@@ -63,7 +55,7 @@ def prepared(
     recipe: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Prepared:
-    tokenizer = shared.make_tokenizer(template)
+    tokenizer = make_tokenizer(template)
     splits = {
         "train": [pair(i) for i in range(8)] if train is None else train,
         "validation": [pair(i) for i in range(20, 24)],

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from shared_base import CHATML, make_tokenizer
 
 from curate.errors import TrainingError
 from train.rendering import Rendered, contract, render_pairs, render_prompt
 
-_spec = importlib.util.spec_from_file_location("tests_conftest", Path(__file__).with_name("conftest.py"))
-assert _spec is not None
-assert _spec.loader is not None
-shared = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(shared)
-CHATML: str = shared.CHATML
 STOP = (3,)
 ASK = [{"role": "user", "content": "Which colour?"}]
 
@@ -27,20 +21,18 @@ def render_pair(tokenizer: Any, messages: Any, answer: str, stop: tuple[int, ...
 
 
 def rendered(template: str = CHATML, answer: str = '{"a": "red"}', stop: tuple[int, ...] = STOP) -> Any:
-    return render_pair(shared.make_tokenizer(template), ASK, answer, stop, "p1")
+    return render_pair(make_tokenizer(template), ASK, answer, stop, "p1")
 
 
 def test_loss_is_on_the_answer_and_one_stop_token() -> None:
-    tokenizer = shared.make_tokenizer()
+    tokenizer = make_tokenizer()
     row = render_pair(tokenizer, ASK, "réd", STOP, "p1")
     assert not row.faults
     assert (
         tokenizer.decode(row.ids[: row.prompt_tokens])
         == "<|im_start|>user\nWhich colour?<|im_end|>\n<|im_start|>assistant\n"
     )
-    assert tokenizer.decode([one for one in row.labels if one != -100]) == "réd<|im_end|>"
-    assert row.labels[: row.prompt_tokens] == [-100] * row.prompt_tokens
-    assert len(row.labels) == len(row.ids)
+    assert tokenizer.decode(list(row.ids[row.prompt_tokens :])) == "réd<|im_end|>"
 
 
 def test_what_follows_the_stop_token_is_left_out() -> None:
@@ -82,7 +74,7 @@ def test_a_stop_token_that_the_model_does_not_know() -> None:
 def test_tokens_that_join_over_the_boundary() -> None:
     from tokenizers import AddedToken
 
-    tokenizer = shared.make_tokenizer()
+    tokenizer = make_tokenizer()
     tokenizer.add_tokens([AddedToken('\n{"a', normalized=False)])
     row = render_pair(tokenizer, ASK, '{"a": 1}', STOP)
     assert [one.rule for one in row.faults] == ["prompt-mismatch"]
@@ -95,27 +87,27 @@ def test_a_stop_token_inside_the_answer() -> None:
 def test_an_answer_of_nothing_has_the_stop_token_only() -> None:
     row = rendered(answer="")
     assert not row.faults
-    assert [one for one in row.labels if one != -100] == [3]
+    assert row.ids[row.prompt_tokens :] == (3,)
 
 
 def test_a_template_that_refuses_is_an_error_of_ours() -> None:
     with pytest.raises(TrainingError, match="refuses"):
-        render_prompt(shared.make_tokenizer("{{ raise_exception('no system here') }}"), ASK)
+        render_prompt(make_tokenizer("{{ raise_exception('no system here') }}"), ASK)
 
 
 def test_contract_says_what_a_server_must_do() -> None:
-    tokenizer = shared.make_tokenizer()
+    tokenizer = make_tokenizer()
     said = contract(tokenizer, STOP, ASK)
     assert said["stop_tokens"] == [{"id": 3, "text": "<|im_end|>"}]
     assert said["example"]["prompt"] == render_prompt(tokenizer, ASK)
-    other = contract(shared.make_tokenizer(CHATML + " "), STOP, ASK)
+    other = contract(make_tokenizer(CHATML + " "), STOP, ASK)
     assert other["template_sha256"] != said["template_sha256"]
 
 
 def test_letters_that_the_tokenizer_writes_anew_are_the_same_letters() -> None:
     from tokenizers import normalizers
 
-    tokenizer = shared.make_tokenizer()
+    tokenizer = make_tokenizer()
     tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
     row = render_pair(tokenizer, ASK, "cafe\u0301 \u2126", STOP, "p1")
     assert row.faults == ()
@@ -126,7 +118,7 @@ def test_of_several_templates_the_default_is_taken(tiny_base: Path, tmp_path: Pa
     from train.model import load_tokenizer
     from train.recipe import Base
 
-    tokenizer = shared.make_tokenizer()
+    tokenizer = make_tokenizer()
     tokenizer.chat_template = {"default": CHATML, "tool_use": "{{ raise_exception('tools') }}"}
     base = Path(shutil.copytree(tiny_base, tmp_path / "base"))
     tokenizer.save_pretrained(str(base))

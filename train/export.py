@@ -18,6 +18,7 @@ from curate.release import load_release
 from curate.workspace import Workspace, finished
 from train.adapter import base_name, write_scaled
 from train.items import read_items, sample_evenly
+from train.model import check_base, load_tokenizer
 from train.recipe import Base
 from train.rendering import Rendered, render_pairs
 from train.run import Run, check_contract, load_run
@@ -44,7 +45,7 @@ def export(workspace: Workspace, name: str | None, form: Form, out: Path | None 
     if directory.exists():
         fix = "--out DIR names another place; or move this one away"
         raise WorkspaceError("there is something here already", where=str(directory), fix=fix)
-    run.check_base()
+    check_base(run)
     tokenizer = _tokenizer(run)
     inputs = {"run": _input(run.directory, run.manifest.sha256, directory)}
     report = find_threshold(workspace, run)
@@ -78,8 +79,6 @@ def _input(made_from: Path, sha256: str, directory: Path) -> Input:
 
 def _tokenizer(run: Run) -> Any:
     """The base's tokenizer with the recipe's template; raises `WorkspaceError` where it is not the one of training."""
-    from train.model import load_tokenizer
-
     tokenizer = load_tokenizer(run.recipe.base)
     check_contract(run, tokenizer)
     return tokenizer
@@ -88,7 +87,6 @@ def _tokenizer(run: Run) -> Any:
 def _write_merged(run: Run, tokenizer: Any, directory: Path) -> dict[str, Any]:
     """The merged model with its tokenizer and what Ollama needs; returns what the comparison of logits found."""
     from train.merging import write_merged
-    from train.model import load_tokenizer
     from train.ollama import modelfile
 
     tokenizer.save_pretrained(directory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from curate.errors import TrainingError
 from curate.findings import Finding
@@ -21,6 +21,9 @@ from train.memory import (
     unfit_targets,
 )
 from train.recipe import Recipe
+
+if TYPE_CHECKING:
+    from train.preparation import Prepared
 
 NEAR = 0.9  # of the device's memory: the estimate is no measurement, and others may use the device too
 STEP = 64  # tokens, in which a smaller max_length is advised
@@ -62,7 +65,7 @@ class Change:
         return f"{keys} ({in_gib(self.total)})"
 
 
-def fit_of(prepared: Any, memory: int | None = None) -> Fit:
+def fit_of(prepared: Prepared, memory: int | None = None) -> Fit:
     """The fit on this machine; with `memory` bytes, on a GPU of that much."""
     from train.model import load_config
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from train.processes import is_sharded
 
+EVALUATED = 4  # micro-batches that an evaluation takes at once
 TILE = 256  # positions whose logits are held at once when a loss is measured
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from curate.compare import Comparator, score
-from curate.errors import TrainingError
+from curate.errors import TrainingError, first_fault
 from curate.files import atomic_path, parse_json, sha256_text
 from curate.pairs import Turn
 from train.rendering import Message
@@ -74,8 +74,7 @@ def _parse(line: str, where: str) -> Item:
     try:
         return Item.model_validate(parse_json(line))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise TrainingError(f"{'.'.join(map(str, first['loc'])) or 'item'}: {first['msg']}", where=where) from None
+        raise TrainingError(first_fault(error, "item"), where=where) from None
     except ValueError as error:
         raise TrainingError(f"not valid JSON: {error}", where=where) from error
 

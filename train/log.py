@@ -11,13 +11,7 @@ from curate.files import write_text
 from train.processes import is_main
 
 Event = dict[str, Any]
-DURING = (
-    "targets",
-    "start",
-    "base",
-    "step",
-    "evaluation",
-)  # kinds of events before training ends; the rest is done again
+DURING = ("targets", "start", "base", "step", "evaluation")  # events before training ends; the rest is done again
 
 
 class Log:

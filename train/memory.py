@@ -11,21 +11,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from train.guards import EVALUATED, TILE
 from train.processes import is_sharded
 from train.recipe import Lora, Recipe
+from train.rehearsal import ANSWER_TOKENS
+from train.rendering import encode
+
+if TYPE_CHECKING:
+    from train.preparation import Prepared
 
 BLOCK, BLOCKS = 64, 256  # weights that share one constant, and blocks that share one constant of those
-CONTEXT_BYTES = {
-    "cuda": 0.8e9,
-    "cpu": 0.7e9,
-}  # CUDA's context and cuBLAS's workspace; the interpreter and its libraries
+CONTEXT_BYTES = {"cuda": 0.8e9, "cpu": 0.7e9}  # CUDA's context and cuBLAS's workspace; the interpreter, its libraries
 FRAGMENTS = 0.05  # of what is allocated anew at every step, lost between blocks of the allocator
-OWN_ANSWER_TOKENS = 256  # see train/rehearsal.py; the base's answers are not there yet when this is asked
-EVALUATED = 4  # evaluations take so many micro-batches at once, see train/trainer.py
-EVALUATED_TILE = 256  # positions whose logits an evaluation holds at once, see train/guards.py
-TILE = (4096, 32768)  # TRL computes the loss in tiles of at most so many tokens and entries of the vocabulary
+LOSS_TILE = (4096, 32768)  # tokens and entries of the vocabulary: in tiles of at most so many TRL computes the loss
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,6 @@ class Shape:
     largest: int  # parameters of the largest quantised layer, which is spread out again to be multiplied
     vocabulary: int
 
-    @property
-    def parameters(self) -> int:
-        """Parameters of the base."""
-        return self.quantised + self.kept
-
 
 @dataclass(frozen=True)
 class Lengths:
@@ -64,7 +59,6 @@ class Estimate:
     """Bytes by what they hold, at the moment training needs most."""
 
     parts: dict[str, int]
-    device: str
 
     @property
     def total(self) -> int:
@@ -150,10 +144,8 @@ def _inner(text: Any) -> int:
     return int(width) * max(experts, 1)
 
 
-def lengths_of(prepared: Any) -> Lengths:
+def lengths_of(prepared: Prepared) -> Lengths:
     """The lengths of what would be trained on, with room for the answers that the base has yet to give."""
-    from train.rendering import encode
-
     recipe = prepared.recipe
     rows = [*prepared.kept(prepared.train), *prepared.kept(prepared.validation)]
     longest = max((len(one.ids) for one in rows), default=0)
@@ -163,7 +155,7 @@ def lengths_of(prepared: Any) -> Lengths:
         prompts = [row.prompt_tokens for row in prepared.prompt_rows]
         own = recipe.guards.rehearsal.source == "self"
         given = encode(prepared.tokenizer, [str(one.answer or "") for one in prepared.prompts])
-        answers = [OWN_ANSWER_TOKENS if own else len(one) + 1 for one in given]
+        answers = [ANSWER_TOKENS if own else len(one) + 1 for one in given]
         replayed_answer = max(answers)
         replayed = max(one + more for one, more in zip(prompts, answers, strict=True))
     kl = recipe.guards.kl_to_base
@@ -190,7 +182,7 @@ def estimate(shape: Shape, recipe: Recipe, lengths: Lengths, device: str) -> Est
         "context and libraries": CONTEXT_BYTES[device],
         "fragments": (activations + head + spread) * FRAGMENTS,
     }
-    return Estimate({name: round(value) for name, value in parts.items() if value}, device)
+    return Estimate({name: round(value) for name, value in parts.items() if value})
 
 
 def is_checkpointing(recipe: Recipe, device: str) -> bool:
@@ -234,10 +226,10 @@ def _head_bytes(shape: Shape, recipe: Recipe, lengths: Lengths, device: str) -> 
     micro = recipe.training.micro_batch
     answers = micro * lengths.answer
     scored = answers if device == "cuda" else micro * lengths.longest
-    tile = min(scored, TILE[0]) * min(shape.vocabulary, TILE[1]) * (number + 4)
+    tile = min(scored, LOSS_TILE[0]) * min(shape.vocabulary, LOSS_TILE[1]) * (number + 4)
     # of both models logits and log-probabilities in float32, and on the way back the gradient of the tuned one's
     kl = micro * lengths.kl_answer * shape.vocabulary * (number + 7 * 4)
-    evaluation = min(EVALUATED * answers, EVALUATED_TILE) * shape.vocabulary * (plain + 7 * 4)
+    evaluation = min(EVALUATED * answers, TILE) * shape.vocabulary * (plain + 7 * 4)
     if is_sharded():  # then an evaluation has the whole logits, of both models
         evaluation += 2 * EVALUATED * micro * lengths.longest * shape.vocabulary * number
     return float(max(tile + kl, evaluation))

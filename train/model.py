@@ -8,21 +8,17 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from curate.errors import TrainingError
+from curate.errors import TrainingError, WorkspaceError
 from curate.files import sha256_text, sha256_tree
 from curate.manifest import NAME, Input, read_manifest
+from train.hub import hub_errors, origin
 from train.processes import is_sharded
-from train.recipe import Base, Lora, Quantization, Recipe
+from train.recipe import Base, Lora, Quantization
 from train.rendering import with_arguments
-
-if TYPE_CHECKING:
-    from train.run import Run
-
-HUB_SECONDS = 5  # to answer in, or it is taken to be out of reach
+from train.run import Run
 
 
 def quiet() -> None:
@@ -75,8 +71,8 @@ def load_tokenizer(base: Base) -> Any:
     quiet()
     from transformers import AutoTokenizer
 
-    with _hub_errors(base):
-        tokenizer = AutoTokenizer.from_pretrained(base.model, **_origin(base))
+    with hub_errors(base):
+        tokenizer = AutoTokenizer.from_pretrained(base.model, **origin(base))
     if isinstance(tokenizer.chat_template, dict):  # some bases have one for tools beside the plain one
         tokenizer.chat_template = tokenizer.chat_template.get("default")
     if not tokenizer.chat_template:
@@ -95,8 +91,8 @@ def load_config(base: Base) -> Any:
     quiet()
     from transformers import AutoConfig
 
-    with _hub_errors(base):
-        return AutoConfig.from_pretrained(base.model, **_origin(base))
+    with hub_errors(base):
+        return AutoConfig.from_pretrained(base.model, **origin(base))
 
 
 def load_stop_ids(base: Base, tokenizer: Any) -> tuple[int, ...]:
@@ -104,7 +100,7 @@ def load_stop_ids(base: Base, tokenizer: Any) -> tuple[int, ...]:
     from transformers import GenerationConfig
 
     try:
-        found = GenerationConfig.from_pretrained(base.model, **_origin(base)).eos_token_id
+        found = GenerationConfig.from_pretrained(base.model, **origin(base)).eos_token_id
     except (OSError, ValueError):  # a model without such a file stops at what its configuration says
         found = load_config(base).eos_token_id
     return as_ids(found, tokenizer.eos_token_id)
@@ -134,7 +130,7 @@ def load_base(base: Base, quantization: Quantization, device: str = "auto") -> t
             # FSDP shards floats alone: the 4-bit weights then lie in a float type, that of all the rest
             bnb_4bit_quant_storage=compute if is_sharded() else torch.uint8,
         )
-    with _hub_errors(base), memory_errors("the base does not fit"):
+    with hub_errors(base), memory_errors("the base does not fit"):
         model = AutoModelForCausalLM.from_pretrained(
             base.model,
             quantization_config=four,
@@ -142,7 +138,7 @@ def load_base(base: Base, quantization: Quantization, device: str = "auto") -> t
             dtype=compute if place == "cuda" or four is None else torch.float32,
             device_map={"": int(os.environ.get("LOCAL_RANK", "0")) if place == "cuda" else "cpu"},
             use_safetensors=True,
-            **_origin(base),
+            **origin(base),
         )
     keep_trainable(model)
     model.generation_config = _greedy(
@@ -187,8 +183,8 @@ def load_tuned(run: Run, device: str = "auto") -> tuple[Any, Any]:
 
     `with model.disable_adapter():` gives the base. Raises `TrainingError`, `WorkspaceError`.
     """
-    recipe: Recipe = run.recipe
-    run.check_base()
+    recipe = run.recipe
+    check_base(run)
     model, tokenizer = load_base(recipe.base, recipe.quantization, device)
     from peft import PeftModel
 
@@ -219,33 +215,22 @@ def base_input(base: Base, directory: Path) -> Input:
     return Input(path=f"{base.model}@{commit}", sha256=sha256_text(f"{base.model}@{commit}"))
 
 
+def check_base(run: Run) -> None:
+    """Raise `WorkspaceError` where a run's base is gone or is not the one that was tuned."""
+    named, base = run.manifest.inputs["base"], run.recipe.base
+    if base.is_directory and base_input(base, run.directory).sha256 != named.sha256:
+        raise WorkspaceError(
+            "the base is not the one this run was trained on",
+            where=base.model,
+            fix=f"put back the base with sha256 {named.sha256[:12]}, or train again",
+        )
+
+
 def versions() -> dict[str, str]:
     """The versions of what decides the numbers."""
     from importlib.metadata import version
 
     return {name: version(name) for name in ("torch", "transformers", "trl", "peft", "bitsandbytes", "tutelage")}
-
-
-def _origin(base: Base) -> dict[str, Any]:
-    """How a base is asked for: a directory is never looked up on the hub, and no code of a model is run."""
-    local = base.is_directory or not hub_answers()
-    return {"revision": base.revision, "trust_remote_code": False, "local_files_only": local}
-
-
-@cache
-def hub_answers() -> bool:
-    """Whether the hub can be reached, asked once and briefly; transformers would try each file again and again."""
-    import httpx2  # huggingface_hub's own client
-    from huggingface_hub import get_session
-    from huggingface_hub.constants import ENDPOINT, is_offline_mode
-
-    if is_offline_mode():
-        return False
-    try:
-        get_session().head(ENDPOINT, timeout=HUB_SECONDS)
-    except httpx2.HTTPError:
-        return False
-    return True
 
 
 def _greedy(config: Any, stop: tuple[int, ...]) -> Any:
@@ -265,25 +250,6 @@ def keep_trainable(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
-
-
-@contextmanager
-def _hub_errors(base: Base) -> Iterator[None]:
-    """Say plainly what a base that cannot be loaded lacks."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError) as error:
-        first = " ".join(str(error).split())[:300]
-        if base.is_directory:
-            fix = "a base is a directory with config.json, a tokenizer and weights as .safetensors"
-        else:
-            if not hub_answers():
-                first = "the model hub does not answer, and the base is not in its cache on this machine"
-            fix = (
-                f"check the name and the revision, and that the hub can be reached; or fetch it beforehand "
-                f"(hf download {base.model}); for a gated model, hf auth login. For a directory write ./{base.model}"
-            )
-        raise TrainingError(f"the base cannot be loaded: {first}", where=base.model, fix=fix) from error
 
 
 @contextmanager

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from curate.checks import check_pairs, texts_of
+from curate.checks import ANY_LENGTH, check_pairs, texts_of
 from curate.consistency import near_duplicate_pairs
 from curate.findings import Finding, Level
 from curate.pairs import Pair
 from curate.splits import spoken, tie
 from train.preparation import Prepared
 from train.rehearsal import rehearsal_count
-from train.rendering import Rendered, follows_the_date
+from train.rendering import Rendered, follows_the_date, pad_of
 
 FIXES = {
     "no-loss-tokens": "want an output that says something, or drop the pair",
@@ -29,7 +29,6 @@ FIXES = {
     "Llama; else write it into a copy of the base's chat_template.jinja",
     "control-token": "take the token out of the text, or write it otherwise",
 }
-ANYWHERE = 10**9  # characters; length is judged here in tokens, exactly
 REFUSED = ("template-refuses",)  # of a prompt without its answer only this can be told
 CURATE_WARNINGS = ("contradiction",)  # of curate's warnings only these decide what is learned
 
@@ -159,7 +158,7 @@ def check_curated(pairs: Sequence[Pair], prepared: Prepared) -> list[Finding]:
     known = {(one.pair, one.where) for one in check_tokens(pairs, prepared.tokenizer)}
     return [
         one
-        for one in check_pairs(pairs, prepared.behaviour, ANYWHERE)
+        for one in check_pairs(pairs, prepared.behaviour, ANY_LENGTH)
         if (one.level == "error" or one.rule in CURATE_WARNINGS)
         and not (one.rule == "control-token" and (one.pair, one.where) in known)
     ]
@@ -272,11 +271,6 @@ def _spread(values: Sequence[int]) -> dict[str, int] | None:
     at = {"median": 0.5, "p95": 0.95}
     quantiles = {name: ordered[min(len(ordered) - 1, int(share * len(ordered)))] for name, share in at.items()}
     return {"smallest": ordered[0], **quantiles, "largest": ordered[-1], "sum": sum(ordered)}
-
-
-def pad_of(tokenizer: Any) -> int:
-    """What rows are filled up with; never seen by the model, so 0 does where the tokenizer has none."""
-    return int(tokenizer.pad_token_id or 0)
 
 
 def summary(findings: Sequence[Finding]) -> str:

@@ -37,11 +37,6 @@ class Rendered:
     faults: tuple[Fault, ...] = ()
     text: str = ""  # the whole conversation as rendered, before the cut after the stop token
 
-    @property
-    def labels(self) -> list[int]:
-        """`ids` with -100 where there is no loss."""
-        return [-100] * self.prompt_tokens + list(self.ids[self.prompt_tokens :])
-
 
 def with_arguments(template: str, arguments: Mapping[str, bool | int | str]) -> str:
     """The template with its arguments set in its first line, so that whoever renders it later need not know them."""
@@ -56,6 +51,11 @@ def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> str:
 def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of rendered texts; the template has already written the special tokens. [texts] lists of ids."""
     return [list(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]] if texts else []
+
+
+def pad_of(tokenizer: Any) -> int:
+    """What rows are filled up with; never seen by the model, so 0 does where the tokenizer has none."""
+    return int(tokenizer.pad_token_id or 0)
 
 
 def render_pairs(

@@ -11,6 +11,7 @@ from typing import Any
 from curate.errors import WorkspaceError
 from curate.manifest import Manifest, read_manifest
 from train.recipe import Recipe, parse_recipe
+from train.rendering import contract
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 ADAPTER, CHECKPOINTS, LOG, RETENTION, RECIPE = "adapter", "checkpoints", "log.jsonl", "retention.jsonl", "recipe.yaml"
@@ -57,18 +58,6 @@ class Run:
             )
         return directory
 
-    def check_base(self) -> None:
-        """Raise `WorkspaceError` where the base is gone or is not the one that was tuned."""
-        from train.model import base_input
-
-        named, base = self.manifest.inputs["base"], self.recipe.base
-        if base.is_directory and base_input(base, self.directory).sha256 != named.sha256:
-            raise WorkspaceError(
-                "the base is not the one this run was trained on",
-                where=base.model,
-                fix=f"put back the base with sha256 {named.sha256[:12]}, or train again",
-            )
-
 
 def load_run(directory: Path) -> Run:
     """Read a finished run; raises `WorkspaceError` or `RecipeError` where it is unfinished or damaged."""
@@ -92,8 +81,6 @@ def _pinned(recipe: Recipe, manifest: Manifest) -> Recipe:
 
 def check_contract(run: Run, tokenizer: Any) -> None:
     """Raise `WorkspaceError` where prompts would be written otherwise than in training."""
-    from train.rendering import contract
-
     trained = run.contract
     stop = [one["id"] for one in trained["stop_tokens"]]
     now = contract(tokenizer, stop, trained["example"]["messages"])

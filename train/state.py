@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -13,33 +11,24 @@ from filelock import FileLock, Timeout
 from curate.errors import TrainingError, WorkspaceError
 from curate.files import read_json, write_json
 from curate.manifest import NAME, Input
-from curate.workspace import Workspace
+from curate.workspace import Workspace, is_name, next_name
 from train.processes import from_main
 from train.run import CHECKPOINTS, LOG
 
 BEGUN, OUTCOME = "begun.json", "outcome.json"  # both in checkpoints/: they go when the run is finished
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A run that is being worked on."""
-
-    directory: Path
-    inputs: dict[str, Input]
 
 
 @contextmanager
-def open_run(workspace: Workspace, name: str | None, resume: bool, inputs: dict[str, Input]) -> Iterator[Opened]:
-    """Begin a run, or go on with an unfinished one. Raises `WorkspaceError` or `TrainingError` where that cannot be.
+def open_run(workspace: Workspace, name: str | None, resume: bool, inputs: dict[str, Input]) -> Iterator[Path]:
+    """The directory of a run that is begun, or gone on with; `WorkspaceError` or `TrainingError` where that cannot be.
 
     One process at a time: the lock of a killed process is free again at once.
     """
     directory = _resumed(workspace, name) if resume else _begun(workspace, name)
     directory.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(directory.parent / f".{directory.name}.lock", timeout=0)
+    lock_path = directory.parent / f".{directory.name}.lock"
     try:
-        with lock:
+        with FileLock(lock_path, timeout=0):
             begun = directory / CHECKPOINTS / BEGUN
             if begun.is_file():
                 check_same(
@@ -48,15 +37,14 @@ def open_run(workspace: Workspace, name: str | None, resume: bool, inputs: dict[
             else:
                 (directory / LOG).unlink(missing_ok=True)  # of a run of that name that came to nothing
                 write_json(begun, {role: one.model_dump() for role, one in inputs.items()})
-            yield Opened(directory, inputs)
+            yield directory
     except Timeout:
         raise TrainingError("another process is training this run", where=str(directory)) from None
-    lock_path = directory.parent / f".{directory.name}.lock"
     lock_path.unlink(missing_ok=True)
 
 
 @contextmanager
-def open_together(workspace: Workspace, name: str | None, resume: bool, inputs: dict[str, Input]) -> Iterator[Opened]:
+def open_together(workspace: Workspace, name: str | None, resume: bool, inputs: dict[str, Input]) -> Iterator[Path]:
     """`open_run` for several processes: the main one holds the run, all know which it is."""
     with ExitStack() as stack:
         yield from_main(lambda: stack.enter_context(open_run(workspace, name, resume, inputs)))
@@ -70,7 +58,7 @@ def unfinished(workspace: Workspace) -> list[Path]:
 
 def _begun(workspace: Workspace, name: str | None) -> Path:
     """The directory of a new run."""
-    if name is not None and not _NAME.fullmatch(name):
+    if name is not None and not is_name(name):
         raise WorkspaceError(
             f"{name!r} cannot be a run's name", fix="letters, digits, dots, dashes and underscores, e.g. run1"
         )
@@ -82,8 +70,7 @@ def _begun(workspace: Workspace, name: str | None) -> Path:
                 where=str(open_runs[-1]),
                 fix=f"go on with it: --resume --name {open_runs[-1].name}; or begin another: --name NAME",
             )
-        taken = {path.name for path in workspace.runs.glob("*")}
-        name = next(one for one in (f"run{number}" for number in range(1, len(taken) + 2)) if one not in taken)
+        name = next_name(workspace.runs, "run")
     directory = workspace.runs / name
     if (directory / NAME).is_file():
         raise WorkspaceError("this run is finished; a run is never changed", where=str(directory), fix="--name NAME")

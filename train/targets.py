@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from curate.behaviour import Behaviour
-from curate.checks import check_pairs
+from curate.checks import ANY_LENGTH, check_pairs
 from curate.errors import TrainingError
 from curate.files import parse_json
 from curate.pairs import Pair
@@ -22,11 +22,10 @@ from train.guards import Example, answer_logprobs
 from train.own import OwnWords
 from train.preparation import Prepared
 from train.recipe import SelfDistillation
-from train.rendering import Rendered, render_pairs, render_prompt
+from train.rendering import Rendered, pad_of, render_pairs, render_prompt
 from train.scaling import is_wanted
 
 MEASURED = 8  # rows per forward pass when the base's probabilities are looked up
-LENGTHY = 10**9  # characters; length is judged in tokens
 _JSON = re.compile(r'(?P<string>"(?:[^"\\]|\\.)*")(?P<key>\s*:)?|(?P<number>-?\d[\d.eE+-]*)|\w+|[^\w"]')
 
 
@@ -74,7 +73,7 @@ def _rewritten(
         why[reason] += 1
         if new is not None:
             found[pair.id] = new
-    refused = {one.pair for one in check_pairs(list(found.values()), behaviour, LENGTHY) if one.level == "error"}
+    refused = {one.pair for one in check_pairs(list(found.values()), behaviour, ANY_LENGTH) if one.level == "error"}
     rendered = render_pairs(
         tokenizer,
         [(one.id, behaviour.render(one), behaviour.text(one.output)) for one in found.values()],
@@ -117,8 +116,9 @@ def _unlikely(
             "guards.mask_unlikely needs a tokenizer that tells where its tokens stand (tokenizer.json)",
             fix="set guards.mask_unlikely: null, or take a base with a fast tokenizer",
         )
-    pad = own.tokenizer.pad_token_id or 0
-    told = answer_logprobs(own.model, [Example(row.ids, row.prompt_tokens) for _, row in both], pad, MEASURED)
+    told = answer_logprobs(
+        own.model, [Example(row.ids, row.prompt_tokens) for _, row in both], pad_of(own.tokenizer), MEASURED
+    )
     masked = []
     for (pair, row), logprobs in zip(both, told, strict=True):
         free = free_positions(own.tokenizer, behaviour, pair, row)

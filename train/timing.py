@@ -11,13 +11,16 @@ from __future__ import annotations
 import copy
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from train.fitting import Fit
 from train.memory import is_checkpointing
 from train.order import total_steps
 from train.recipe import Recipe
 from train.rehearsal import rehearsal_count
+
+if TYPE_CHECKING:
+    from train.preparation import Prepared
 
 WORK = {"cpu": 2e11, "cuda": 2e13}  # floating-point operations that one timed step may take, a second or two
 LAYERS = (1, 2)
@@ -46,7 +49,7 @@ class Duration:
         }
 
 
-def measure_duration(fit: Fit, prepared: Any) -> Duration:
+def measure_duration(fit: Fit, prepared: Prepared) -> Duration:
     """Time the layers on the device of `fit`, which must be here, for the examples that would be trained on."""
     from train.model import load_config
 

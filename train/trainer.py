@@ -19,11 +19,24 @@ from trl.trainer.sft_trainer import SFTTrainer
 from curate.errors import TrainingError
 from train.adapter import save_gathered
 from train.checkpoints import seal
-from train.guards import Example, Measured, base_of, causal_model, collate, head_logits, kl_sum, measure, pooled
+from train.guards import (
+    EVALUATED,
+    Example,
+    Measured,
+    base_of,
+    causal_model,
+    collate,
+    head_logits,
+    kl_sum,
+    measure,
+    pooled,
+)
+from train.memory import is_checkpointing
 from train.model import adapter_to_float32
 from train.order import total_steps, training_order
 from train.processes import check_processes, count, everyones, from_main, is_sharded, rank
 from train.recipe import Recipe
+from train.rendering import pad_of
 
 Event = dict[str, Any]
 
@@ -58,7 +71,7 @@ class GuardedTrainer(SFTTrainer):
     ):
         self.recipe, self.data, self.tell = recipe, data, tell
         self.watch = Watch()
-        self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        self.pad = pad_of(tokenizer)
         self.kl = recipe.guards.kl_to_base
         self._kl_tokens = 0
         self._hidden: Tensor | None = None
@@ -207,7 +220,7 @@ class GuardedTrainer(SFTTrainer):
             return None
         part = rows if is_sharded() else rows[rank() :: count()]
         model = self.model_wrapped if is_sharded() else self.model
-        batch = self.recipe.training.micro_batch * 4
+        batch = self.recipe.training.micro_batch * EVALUATED
         return pooled(everyones(measure(model, part, self.pad, batch, with_kl, base)))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
@@ -247,7 +260,6 @@ def training_arguments(recipe: Recipe, rows: int, output: Path, device: str) -> 
     training, budget = recipe.training, recipe.guards.retention_budget
     steps = total_steps(rows, training.epochs, training.batch)
     every = budget.every if budget else 50
-    checkpointing = training.gradient_checkpointing
     check_processes(recipe)
     arguments = SFTConfig(
         output_dir=str(output),
@@ -261,7 +273,7 @@ def training_arguments(recipe: Recipe, rows: int, output: Path, device: str) -> 
         weight_decay=training.weight_decay,
         max_grad_norm=training.gradient_clip,
         optim="adamw_torch",
-        gradient_checkpointing=device != "cpu" if checkpointing is None else checkpointing,
+        gradient_checkpointing=is_checkpointing(recipe, device),
         max_length=None,
         packing=False,
         dataset_kwargs={"skip_prepare_dataset": True},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from curate.console import say
 from curate.errors import TrainingError
 from curate.files import atomic_directory, need_space, read_json, sha256_file, write_bytes, write_json
-from curate.findings import Finding
+from curate.findings import Finding, document
 from curate.manifest import NAME, Input, hash_files, write_manifest
 from curate.pairs import Pair
 from curate.release import Release, load_release
@@ -30,7 +30,7 @@ from train.processes import check_processes, count, from_main, is_main, is_shard
 from train.recipe import Recipe, named_files, read_bytes, recipe_of, relative_document
 from train.rendering import render_prompt
 from train.run import ADAPTER, CHECKPOINTS, LOG, RECIPE, RETENTION, Run, load_run
-from train.state import OUTCOME, Opened, check_same, open_together
+from train.state import OUTCOME, check_same, open_together
 from train.trackers import check_trackers, write_beside_runs
 
 if TYPE_CHECKING:
@@ -89,31 +89,30 @@ def train(workspace: Workspace, request: Request) -> Run:
         raise Refused(findings)
     if findings and is_main():
         say(summary(findings))
-    with open_together(workspace, request.name, request.resume, inputs) as opened, _how_to_go_on(opened):
-        from_main(lambda: _keep_what_was_written(opened.directory, written, recipe))
-        write_beside_runs(workspace.root, opened.directory.name)
-        log = Log(opened.directory / LOG)
+    with open_together(workspace, request.name, request.resume, inputs) as directory, _how_to_go_on(directory):
+        from_main(lambda: _keep_what_was_written(directory, written, recipe))
+        write_beside_runs(workspace.root, directory.name)
+        log = Log(directory / LOG)
         model, data, targets = gather(prepared, inputs["base"].sha256, workspace.root / ".cache")
         _begin_log(log, data, targets.report)
-        with memory_errors("a training step", lambda: _when_memory_ran_out(fit, opened)):
-            model, outcome = _train(model, prepared, data, opened, log)
+        with memory_errors("a training step", lambda: _when_memory_ran_out(fit, directory)):
+            model, outcome = _train(model, prepared, data, directory, log)
         scale = _scale(model, prepared, data, log)
         findings += check_scale(scale)
-        told = {"training": outcome, **scale, "targets": targets.report, "findings": _counted(findings)}
-        from_main(lambda: _write(opened, prepared, model, told))
-    return load_run(opened.directory)
+        told = {"training": outcome, **scale, "targets": targets.report, "findings": document(findings)["counts"]}
+        from_main(lambda: _write(directory, inputs, prepared, model, told))
+    return load_run(directory)
 
 
-def _when_memory_ran_out(fit: Fit, opened: Opened) -> str:
+def _when_memory_ran_out(fit: Fit, directory: Path) -> str:
     """What to lower, and what of the work so far is kept."""
     from train.fitting import what_to_lower
 
-    last = newest_whole(opened.directory / CHECKPOINTS)
+    last = newest_whole(directory / CHECKPOINTS)
     kept = f"the checkpoint of step {step_of(last)} is kept" if last else "no checkpoint was due yet"
-    name = opened.directory.name
     return (
         f"{what_to_lower(fit)}. A changed recipe begins another run (--name NAME). This one is not lost: {kept}; where "
-        f"something else held the memory, free it and go on with --resume --name {name}"
+        f"something else held the memory, free it and go on with --resume --name {directory.name}"
     )
 
 
@@ -125,11 +124,11 @@ def _keep_what_was_written(directory: Path, written: bytes, recipe: Recipe) -> N
 
 
 @contextmanager
-def _how_to_go_on(opened: Opened) -> Iterator[None]:
+def _how_to_go_on(directory: Path) -> Iterator[None]:
     """Say, where training is interrupted or the disk is full, by which command it goes on."""
-    go_on = f"the same command with --resume --name {opened.directory.name}"
+    go_on = f"the same command with --resume --name {directory.name}"
     try:
-        with need_space(opened.directory, f"free some space there, then go on from the last checkpoint: {go_on}"):
+        with need_space(directory, f"free some space there, then go on from the last checkpoint: {go_on}"):
             yield
     except KeyboardInterrupt:
         if is_main():
@@ -173,11 +172,11 @@ def _begin_log(log: Log, data: Data, report: dict[str, Any] | None) -> None:
     )
 
 
-def _train(model: Any, prepared: Prepared, data: Data, opened: Opened, log: Log) -> tuple[Any, dict[str, Any]]:
+def _train(model: Any, prepared: Prepared, data: Data, directory: Path, log: Log) -> tuple[Any, dict[str, Any]]:
     """Train to the end or to the budget. Returns the model with the adapter that is to be shipped, and the outcome."""
     from train.trainer import GuardedTrainer
 
-    checkpoints = opened.directory / CHECKPOINTS
+    checkpoints = directory / CHECKPOINTS
     start = from_main(lambda: newest_whole(checkpoints))
     recipe = prepared.recipe
     steps = total_steps(len(data.train), recipe.training.epochs, recipe.training.batch)
@@ -208,7 +207,7 @@ def _train(model: Any, prepared: Prepared, data: Data, opened: Opened, log: Log)
         raise TrainingError(
             f"retention's loss {rise_in_words(stopped)} at the first evaluation "
             f"(step {stopped['step']}); the budget is {budget.loss_rise:g}, and there is no earlier checkpoint",
-            where=str(opened.directory),
+            where=str(directory),
             fix="lower training.learning_rate, raise guards.rehearsal.share or guards.kl_to_base.weight, evaluate more "
             "often (guards.retention_budget.every), or widen guards.retention_budget.loss_rise",
         )
@@ -294,29 +293,21 @@ def _task_prompts(prepared: Prepared, most: int) -> tuple[list[Pair], list[str]]
     return pairs, [rows[pair.id] for pair in pairs]
 
 
-def _write(opened: Opened, prepared: Prepared, model: Any, details: dict[str, Any]) -> None:
+def _write(directory: Path, inputs: dict[str, Input], prepared: Prepared, model: Any, told: dict[str, Any]) -> None:
     """The adapter and all that goes with it; the manifest last, then the checkpoints are taken away."""
     from train.model import versions
 
-    directory = opened.directory
     shutil.rmtree(directory / ADAPTER, ignore_errors=True)
     with atomic_directory(directory / ADAPTER) as temporary:
         save_adapter(model, prepared.recipe.base, temporary)
     write_items(directory / RETENTION, prepared.retention)
     files = {name: one for name, one in hash_files(directory).items() if not name.startswith(f"{CHECKPOINTS}/")}
-    document = {
+    details = {
         "recipe": relative_document(prepared.recipe, directory),
         "contract": prepared.contract(),
-        **details,
+        **told,
         "dropped": [one.id for one in prepared.over_length],
         "versions": versions(),
     }
-    write_manifest(directory, "run", directory.name, opened.inputs, document, files)
+    write_manifest(directory, "run", directory.name, inputs, details, files)
     shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
-
-
-def _counted(findings: Sequence[Finding]) -> dict[str, int]:
-    from curate.findings import document
-
-    counts: dict[str, int] = document(findings)["counts"]
-    return counts

@@ -17,8 +17,6 @@ class Board(NamedTuple):
     """A dataset of ours in Argilla."""
 
     id: str
-    name: str
-    overlap: int
     corrected: str  # the id of the question whose suggestion is the proposed output
 
 
@@ -82,7 +80,7 @@ def open_board(client: Client, team: str, name: str, *, adjudication: bool) -> B
     if found is None or found["status"] != "ready":
         return None
     check_layout(client, found, adjudication)
-    return _board(client, found, None)
+    return _board(client, found)
 
 
 def check_layout(client: Client, dataset: Json, adjudication: bool) -> None:
@@ -101,7 +99,7 @@ def check_layout(client: Client, dataset: Json, adjudication: bool) -> None:
 
 
 def ensure_board(
-    client: Client, team: str, name: str, overlap: int | None, guidelines: str, *, adjudication: bool = False
+    client: Client, team: str, name: str, overlap: int, guidelines: str, *, adjudication: bool = False
 ) -> Board:
     """The dataset, made where it is missing, finished where a push was broken off, with its overlap as wanted."""
     found = find_board(client, team, name)
@@ -111,7 +109,7 @@ def ensure_board(
             "workspace_id": team,
             "guidelines": guidelines,
             "allow_extra_metadata": True,
-            "distribution": {"strategy": "overlap", "min_submitted": overlap or 1},
+            "distribution": {"strategy": "overlap", "min_submitted": overlap},
             "metadata": {"tutelage": {"layout": layout.LAYOUT}},
         }
         client.create("/datasets", body)
@@ -123,14 +121,13 @@ def ensure_board(
         found = client.get(f"/datasets/{found['id']}")
     check_layout(client, found, adjudication)
     _keep_current(client, found, overlap, guidelines)
-    return _board(client, found, overlap)
+    return _board(client, found)
 
 
-def _board(client: Client, dataset: Json, overlap: int | None) -> Board:
+def _board(client: Client, dataset: Json) -> Board:
     asked = client.items(f"/datasets/{dataset['id']}/questions")
     corrected = next(str(one["id"]) for one in asked if one["name"] == layout.CORRECTED)
-    overlap = overlap or int(dataset["distribution"]["min_submitted"])
-    return Board(str(dataset["id"]), str(dataset["name"]), overlap, corrected)
+    return Board(str(dataset["id"]), corrected)
 
 
 def _finish(client: Client, dataset: str, adjudication: bool) -> None:
@@ -156,9 +153,9 @@ def _finish(client: Client, dataset: str, adjudication: bool) -> None:
             raise
 
 
-def _keep_current(client: Client, dataset: Json, overlap: int | None, guidelines: str) -> None:
+def _keep_current(client: Client, dataset: Json, overlap: int, guidelines: str) -> None:
     change: Json = {}
-    if overlap is not None and dataset["distribution"]["min_submitted"] != overlap:
+    if dataset["distribution"]["min_submitted"] != overlap:
         change["distribution"] = {"strategy": "overlap", "min_submitted": overlap}
     if dataset.get("guidelines") != guidelines:
         change["guidelines"] = guidelines

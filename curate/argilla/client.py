@@ -25,6 +25,10 @@ class Conflict(ReviewError):
     """Something of that name exists already, made by someone else in the same moment or before."""
 
 
+class Missing(ReviewError):
+    """There is no such thing in Argilla (any more)."""
+
+
 class Client:
     """A connection to one Argilla as one user. Use as a context manager."""
 
@@ -163,10 +167,6 @@ def encode_records(records: list[Json]) -> bytes:
 def _encode(body: Any) -> bytes:
     text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.encode("utf-8", "replace")  # half of a surrogate pair, which no release takes, is shown as `?`
-
-
-class Missing(ReviewError):
-    """There is no such thing in Argilla (any more)."""
 
 
 def _detail(answer: httpx.Response) -> str:

@@ -12,7 +12,7 @@ from curate.errors import ReviewError, ServerError
 from curate.files import parse_json
 
 
-def connect(home: Path, api_url: str | None = None, patience: float = 30.0) -> Client:
+def connect(home: Path, api_url: str | None = None) -> Client:
     """A client for `api_url`, else `$ARGILLA_API_URL`, else the Argilla served from `home`.
 
     A URL needs `$ARGILLA_API_KEY`. Raises `ReviewError` where there is none to talk to.
@@ -25,10 +25,10 @@ def connect(home: Path, api_url: str | None = None, patience: float = 30.0) -> C
                 f"there is no API key for {url}",
                 fix="set ARGILLA_API_KEY to the key of an owner or admin: Argilla shows it under My settings",
             )
-        return Client(url, key, patience=patience)
+        return Client(url, key)
     try:
         served = parse_json((home / "server.json").read_text(encoding="utf-8"))
-        return Client(str(served["url"]), read_credentials(home).api_key, patience=patience)
+        return Client(str(served["url"]), read_credentials(home).api_key)
     except (FileNotFoundError, ServerError):
         raise ReviewError(
             "no Argilla is served from this workspace",

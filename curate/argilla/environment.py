@@ -89,26 +89,13 @@ def prepare(cache: Path, report: Callable[[int], None]) -> Path:
 
 def _install(python: Path, report: Callable[[int], None]) -> None:
     command: list[str | Path] = [
-        python,
-        "-I",
-        "-m",
-        "pip",
-        "install",
-        "--require-hashes",
-        "--only-binary=:all:",
-        "--no-deps",
-    ]
-    options: list[str | Path] = [
-        "--no-input",
-        "--progress-bar=off",
-        "--disable-pip-version-check",
-        "--requirement",
-        REQUIREMENTS,
+        *(python, "-I", "-m", "pip", "install", "--require-hashes", "--only-binary=:all:", "--no-deps"),
+        *("--no-input", "--progress-bar=off", "--disable-pip-version-check", "--requirement", REQUIREMENTS),
     ]
     tail: deque[str] = deque(maxlen=40)
     reached = 0
     with subprocess.Popen(
-        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:

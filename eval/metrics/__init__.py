@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from curate.behaviour import Behaviour, Output, compile_schema, load_behaviour
+from curate.behaviour import Behaviour, Output, load_behaviour
 from curate.errors import BehaviourError
 from curate.files import parse_json
 from curate.pairs import Pair, make_pair, parse_pair
+from curate.schema import compile_schema
 
 NAMES = ("schema_adherence", "abstention", "selective_calibration", "retention")
 CITATION = "tutelage, https://pypi.org/project/tutelage; the sources of the formulas stand in the docstrings of eval."

@@ -30,6 +30,8 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 }
 FAMILY_SIZE = 4
 FACTS_PER_PASSAGE = 1
+MOST_PASSAGES = 4  # of a request
+UNANSWERABLE_SHARE = 0.35  # of the requests, whose passage the retriever missed
 QUESTIONS = (
     "What is the {attribute} of {name}?",
     "Name the {attribute} of {name}.",
@@ -92,22 +94,20 @@ def chunks(product: Product, rng: random.Random) -> list[Chunk]:
     ]
 
 
-def traces(
-    seed: int, n: int, *, families: int = 60, unanswerable_share: float = 0.35, max_passages: int = 4
-) -> list[dict[str, Any]]:
+def traces(seed: int, n: int) -> list[dict[str, Any]]:
     """A RAG log of `n` requests over the catalogue of `seed`.
 
     Each trace is `{"trace_id", "query", "documents": [{"doc_id", "text"}], "answer", "gold_doc", "answerable"}`.
     Where the retriever missed the passage (`answerable` false, `gold_doc` None), the logged answer is a
     hallucination, as in a real log: some other value of the attribute. No query and retrieval occur twice.
     """
-    pages = [[chunk_list(product, seed) for product in family] for family in catalogue(seed, families)]
-    values = {product.name: product.values for family in catalogue(seed, families) for product in family}
+    pages = [[chunk_list(product, seed) for product in family] for family in catalogue(seed)]
+    values = {product.name: product.values for family in catalogue(seed) for product in family}
     rng = random.Random(f"traces-{seed}")
     out: list[dict[str, Any]] = []
     seen: set[tuple[str, ...]] = set()
     while len(out) < n:
-        trace = _trace(rng, rng.choice(pages), values, rng.random() >= unanswerable_share, max_passages)
+        trace = _trace(rng, rng.choice(pages), values, rng.random() >= UNANSWERABLE_SHARE)
         key = (trace["query"], *sorted(document["doc_id"] for document in trace["documents"]))
         if key not in seen:
             seen.add(key)
@@ -121,18 +121,14 @@ def chunk_list(product: Product, seed: int) -> list[Chunk]:
 
 
 def _trace(
-    rng: random.Random,
-    family: Sequence[Sequence[Chunk]],
-    values: dict[str, dict[str, str]],
-    answerable: bool,
-    max_passages: int,
+    rng: random.Random, family: Sequence[Sequence[Chunk]], values: dict[str, dict[str, str]], answerable: bool
 ) -> dict[str, Any]:
     gold = rng.choice(rng.choice(family))
     attribute = rng.choice(gold.attributes)
     others = [chunk for page in family for chunk in page if chunk is not gold]
     # The tempting distractors: another passage of the product asked for, or the same attribute of its sibling.
     tempting = [chunk for chunk in others if chunk.name == gold.name or attribute in chunk.attributes]
-    wanted = rng.randint(1, max_passages) - int(answerable)
+    wanted = rng.randint(1, MOST_PASSAGES) - int(answerable)
     picked = rng.sample(tempting, min(wanted, len(tempting))) if rng.random() < 0.7 else rng.sample(others, wanted)
     documents = [*picked, gold] if answerable else picked
     rng.shuffle(documents)

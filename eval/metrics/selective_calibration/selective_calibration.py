@@ -8,8 +8,9 @@ from typing import Any
 import datasets
 import evaluate
 
-from eval.calibration import ALPHA, DELTA, Answer, calibration_numbers
+from eval.calibration import ALPHA, DELTA, calibration_numbers
 from eval.metrics import CITATION
+from eval.reliability import Answer
 
 _DESCRIPTION = """
 Calibration of answers (ECE with bins of equal width and of equal mass, Brier score, reliability), how well confidence

@@ -76,17 +76,19 @@ def _emails(text: str) -> Iterator[Span]:
             yield "e-mail address", match.start(), match.end()
 
 
-def _end(text: str, match: re.Match[str], least: int, is_valid: Test) -> int | None:
-    """Where the longest valid part of a match ends that begins where it does; None where there is none.
+def _longest(kind: str, matches: Iterable[re.Match[str]], least: int, is_valid: Test) -> Iterator[Span]:
+    """Of each match the longest valid part that begins where it does, if there is one.
 
     Words and numbers of another kind may follow what was looked for: groups are taken off at the end, down to `least`
     characters.
     """
-    for at in range(match.end(), match.start() + least - 1, -1):
-        whole = text[at - 1].isalnum() and not text[at : at + 1].isalnum()
-        if whole and is_valid(text[match.start() : at].replace("\u00a0", " ")):
-            return at
-    return None
+    for match in matches:
+        text, start = match.string, match.start()
+        for at in range(match.end(), start + least - 1, -1):
+            whole = text[at - 1].isalnum() and not text[at : at + 1].isalnum()
+            if whole and is_valid(text[start:at].replace("\u00a0", " ")):
+                yield kind, start, at
+                break
 
 
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?:[ \u00a0]?[A-Z0-9]){11,30}\b")
@@ -95,10 +97,7 @@ _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?:[ \u00a0]?[A-Z0-9]){11,30}\b")
 def _ibans(text: str) -> Iterator[Span]:
     from stdnum import iban
 
-    for match in _IBAN.finditer(text):
-        end = _end(text, match, 15, iban.is_valid)
-        if end:
-            yield "IBAN", match.start(), end
+    return _longest("IBAN", _IBAN.finditer(text), 15, iban.is_valid)
 
 
 _CARD = re.compile(r"(?<![\w.,+-])\d(?:[ \u00a0-]?\d){12,18}(?![\w-])(?![.,]\d)")
@@ -109,10 +108,7 @@ _ISSUERS = re.compile(
 
 
 def _cards(text: str) -> Iterator[Span]:
-    for match in _CARD.finditer(text):
-        end = _end(text, match, 13, _is_card)
-        if end:
-            yield "payment card number", match.start(), end
+    return _longest("payment card number", _CARD.finditer(text), 13, _is_card)
 
 
 def _is_card(text: str) -> bool:
@@ -207,18 +203,20 @@ _REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "BE", "CH", "AT", "SE", "P
 
 
 def _phones(text: str) -> Iterator[Span]:
-    for match in _INTERNATIONAL.finditer(text):
-        end = _end(text, match, 9, lambda found: _is_phone("+" + re.sub(r"^(?:\+|00)", "", found), None))
-        if end:
-            yield "phone number", match.start(), end
+    yield from _longest("phone number", _INTERNATIONAL.finditer(text), 9, _is_international)
     for match in _AMERICAN.finditer(text):
         if _is_phone(match.group(), "US"):
             yield "phone number", match.start(), match.end()
-    for match in _NATIONAL.finditer(text):
-        if _before(text, match.start(), _CUE):
-            end = _end(text, match, 7, lambda found: any(_is_phone(found, region) for region in _REGIONS))
-            if end:
-                yield "phone number", match.start(), end
+    cued = (match for match in _NATIONAL.finditer(text) if _before(text, match.start(), _CUE))
+    yield from _longest("phone number", cued, 7, _is_national)
+
+
+def _is_international(text: str) -> bool:
+    return _is_phone("+" + re.sub(r"^(?:\+|00)", "", text), None)
+
+
+def _is_national(text: str) -> bool:
+    return any(_is_phone(text, region) for region in _REGIONS)
 
 
 def _is_phone(text: str, region: str | None) -> bool:

@@ -3,56 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from curate.manifest import Input, Manifest
-from curate.release import Release
-from eval.subject import Asked, Subject
-
-if TYPE_CHECKING:
-    from eval.endpoint import Endpoint
+from eval.planning import Setting, decoding_facts
 
 Link = dict[str, str]
 
 
-def sources(
-    subject: Subject | Endpoint,
-    release: Release,
-    asked: Asked,
-    items: int,
-    inputs: Mapping[str, Input],
-    decoding: Mapping[str, str],
-) -> dict[str, Any]:
-    """The "sources" of scores.json: title, subtitle, chain from the report backwards, facts, the run's scale curve.
-
-    `decoding` are the facts about how the questions were asked.
-    """
-    behaviour = release.behaviour.name
-    pairs = f"{len(asked.test):,} test pairs of release {release.manifest.name}"
-    general = f", {items:,} general items" if items else ""
-    facts = {**subject.facts(), "Calibration pairs": f"{len(asked.calibration):,}", **decoding}
+def sources(setting: Setting) -> dict[str, Any]:
+    """The "sources" of scores.json: title, subtitle, chain from the report backwards, facts, the run's scale curve."""
+    subject, asked = setting.subject, setting.asked
+    pairs = f"{len(asked.test):,} test pairs of release {setting.release.manifest.name}"
+    general = f", {len(setting.items):,} general items" if setting.items else ""
+    facts = {**subject.facts(), "Calibration pairs": f"{len(asked.calibration):,}", **decoding_facts(setting)}
     scaling = subject.run.manifest.details.get("scaling") if subject.run else None
     return {
-        "title": f"{behaviour}: {subject.name}",
+        "title": f"{setting.behaviour.name}: {subject.name}",
         "subtitle": f"Answered {pairs}{general}.{' Only a part of the split was asked.' if asked.partial else ''}",
         "partial": asked.partial,
-        "chain": chain(subject, release, inputs),
+        "chain": chain(setting),
         "facts": [[name, value] for name, value in facts.items()],
         "scales": scaling and {**scaling, "chosen": subject.run.scale if subject.run else 1.0},
     }
 
 
-def chain(subject: Subject | Endpoint, release: Release, inputs: Mapping[str, Input]) -> list[Link]:
+def chain(setting: Setting) -> list[Link]:
     """From the report backwards to the pairs. The report's own hash stands in its manifest: no file holds its own."""
-    links = [_link("report", release.behaviour.name, "", inputs)]
+    subject, release, inputs = setting.subject, setting.release.manifest, setting.inputs
+    links = [_link("report", setting.behaviour.name, "", inputs)]
     if subject.run:
         manifest = subject.run.manifest
         links.append(_link("run", manifest.name, manifest.sha256, manifest.inputs))
         links += [_input(role, manifest) for role in ("recipe", "base") if role in manifest.inputs]
     else:
         links.append(_link("model", subject.name, inputs["model"].sha256, {}))
-    links.append(_link("release", release.manifest.name, release.manifest.sha256, release.manifest.inputs))
-    links += [_input(role, release.manifest) for role in release.manifest.inputs]
+    links.append(_link("release", release.name, release.sha256, release.inputs))
+    links += [_input(role, release) for role in release.inputs]
     return links
 
 

@@ -30,7 +30,6 @@ from eval.planning import (
     Request,
     Setting,
     answer_everything,
-    decoding_facts,
     held_out_items,
 )
 from eval.provenance import sources
@@ -56,10 +55,10 @@ def evaluate(workspace: Workspace, request: Request) -> tuple[Path, dict[str, An
     if request.constrained and not setting.behaviour.is_json:
         what = "--constrained binds outputs to a JSON Schema, and the outputs of this behaviour are text"
         raise WorkspaceError(what, fix="leave --constrained out")
-    with open_report(directory, setting.inputs) as inputs:
+    with open_report(directory, setting.inputs):
         tasks = find_tasks(setting)
         answers = answer_everything(setting) | answer_tasks(setting, tasks)
-        scores = write_scores(setting, answers, inputs)
+        scores = write_scores(setting, answers)
     return directory, scores
 
 
@@ -85,20 +84,21 @@ def report_name(subject: Subject | Endpoint, release: Release, named: str | None
 
 
 @contextmanager
-def open_report(directory: Path, inputs: dict[str, Input]) -> Iterator[dict[str, Input]]:
+def open_report(directory: Path, inputs: dict[str, Input]) -> Iterator[None]:
     """Begin a report, go on with an unfinished one, or open a finished one of the same inputs to write it again.
 
     Raises `WorkspaceError` where the name is taken by something else or another process works on it.
     """
     full = need_space(directory, "free some space there, then run the same command again: it goes on where it stopped")
     with hold(beside(directory), directory), full:
-        _check_same(directory, {role: one.sha256 for role, one in inputs.items()})
+        hashes = {role: one.sha256 for role, one in inputs.items()}
+        _check_same(directory, hashes)
         directory.mkdir(exist_ok=True)
         for left in directory.glob(".*.partial"):  # of writes that were killed
             left.unlink()
-        write_json(_begun(directory), {role: one.sha256 for role, one in inputs.items()})
+        write_json(_begun(directory), hashes)
         try:
-            yield inputs
+            yield
         finally:
             if (directory / NAME).is_file():  # it is finished, now or still
                 _begun(directory).unlink()
@@ -122,7 +122,7 @@ def _check_same(directory: Path, hashes: dict[str, str]) -> None:
         raise WorkspaceError(what, where=str(directory), fix="give this one another name: --name NAME")
 
 
-def write_scores(setting: Setting, answers: Answers, inputs: dict[str, Input]) -> dict[str, Any]:
+def write_scores(setting: Setting, answers: Answers) -> dict[str, Any]:
     """Grade, score, judge; scores, pages and, last, the manifest."""
     from eval.failures import find_failures
     from eval.grading import grade
@@ -135,14 +135,13 @@ def write_scores(setting: Setting, answers: Answers, inputs: dict[str, Input]) -
     held_out = (asked.calibration, predictions(answers, CALIBRATION))
     tuned = score_graded(behaviour, graded, held_out, by_heart, setting.request.slices)
     baseline = score_predictions(behaviour, asked.test, predictions(answers, BASE)) if BASE in answers else None
-    made_from = sources(setting.subject, setting.release, asked, len(setting.items), inputs, decoding_facts(setting))
-    scores = assemble_scores(behaviour, tuned, baseline, retention_scores(setting, answers), made_from)
+    scores = assemble_scores(behaviour, tuned, baseline, retention_scores(setting, answers), sources(setting))
     if setting.request.constrained:
         scores["constrained"] = constrained_scores(setting, answers)
     (directory / NAME).unlink(missing_ok=True)  # from here on it is another report
     write_json(directory / SCORES, scores)
     write_report(directory, scores, find_failures(behaviour, graded))
-    write_manifest(directory, "report", directory.name, inputs, {"verdict": scores["verdict"]})
+    write_manifest(directory, "report", directory.name, setting.inputs, {"verdict": scores["verdict"]})
     return scores
 
 

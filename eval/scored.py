@@ -53,7 +53,6 @@ class Scored:
     """The scores with what a report shows beside them."""
 
     scores: dict[str, Any]
-    behaviour: Behaviour
     graded: list[Graded]
     files: dict[str, Path]
     against: Against
@@ -115,7 +114,7 @@ def score_files(request: Request, workspace: Workspace) -> Scored:
     if len(matched) < len(against.test):
         said = f"Only {len(matched):,} of {len(against.test):,} pairs have a prediction: the verdict is on those alone."
         scores["reasons"] = [said, *scores["reasons"]]
-    return Scored(scores, behaviour, graded, files, against)
+    return Scored(scores, graded, files, against)
 
 
 def allowed_drop(behaviour: Behaviour) -> float:
@@ -175,7 +174,7 @@ def _replace(scored: Scored, directory: Path) -> None:
         for role, path in scored.files.items():
             shutil.copyfile(path, made / f"{role.replace('_', '-')}.jsonl")
         write_json(made / "scores.json", scored.scores)
-        write_report(made, scored.scores, find_failures(scored.behaviour, scored.graded))
+        write_report(made, scored.scores, find_failures(scored.against.behaviour, scored.graded))
         write_manifest(made, "report", directory.name, inputs, {"verdict": scored.scores["verdict"]})
         shutil.rmtree(earlier, ignore_errors=True)
         if directory.exists():

@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from curate.console import say
+from train.log import Event
 from train.processes import is_main
-
-Event = dict[str, Any]
 
 
 def _visible() -> bool:

@@ -31,14 +31,13 @@ from train.guards import (
     measure,
     pooled,
 )
+from train.log import Event
 from train.memory import is_checkpointing
 from train.model import adapter_to_float32
 from train.order import total_steps, training_order
 from train.processes import check_processes, count, everyones, from_main, is_sharded, rank
 from train.recipe import Recipe
 from train.rendering import pad_of
-
-Event = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from train.run import Run, load_run
 KEY = "TUTELAGE_API_KEY"
 ATTEMPTS = 6
 LONGEST_WAIT_SECONDS = 60.0
+FEW = 8  # answers without log-probabilities, after which none is looked for in more
 TIMEOUT = httpx.Timeout(600.0, connect=10.0)  # an answer may have to wait for others
 
 
@@ -65,6 +66,7 @@ class Endpoint:
         self.url = base_url(served.url)
         self._stop = Event()  # set when an answer is refused or Ctrl-C comes: no other request is begun or repeated
         self._sleep = sleep or self._stop.wait
+        self._told: list[bool] = []  # of each answer, whether it had log-probabilities
         self._placed = False  # whether the tokens of any answer were found in its text
         self._key = read_key(KEY)
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
@@ -96,6 +98,7 @@ class Endpoint:
 
         replies = self._all(ask, prompts)
         if self.served.logprobs and not manner.temperature:
+            self._check_told()
             self._check_places(replies)
         return replies
 
@@ -203,13 +206,20 @@ class Endpoint:
                 where=self.url,
                 fix="name the address under which /chat/completions stands, as in http://localhost:8000/v1",
             )
-        if self.served.logprobs and not drawn and reply.logprobs is None and reply.text:
+        if self.served.logprobs and not drawn and reply.text:
+            self._told.append(reply.logprobs is not None)
+            if len(self._told) >= FEW:  # a server that has none need not be asked the whole batch
+                self._check_told()
+        return reply
+
+    def _check_told(self) -> None:
+        """Raise `EndpointError` where no answer so far had log-probabilities; one odd one is no reason."""
+        if self._told and not any(self._told):
             raise EndpointError(
                 "the server gives no log-probabilities, so there is no confidence and no calibration",
                 where=self.url,
                 fix="take confidence from drawn answers (--samples 5), or go without (--no-logprobs)",
             )
-        return reply
 
     def _only_model(self) -> str:
         document = self._send("GET", "/models", None)

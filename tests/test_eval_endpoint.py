@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import threading
@@ -152,6 +153,32 @@ def test_a_server_without_logprobs_is_said_or_done_without() -> None:
     reply = silent.answer("tuned", [ASKED], 5)[0]
     assert silent.confidence(eval_cases.behaviour(), reply) is None
     assert endpoint(handler).answer("tuned", [ASKED], 5, Manner(1.0))[0].text == TEXT, "a draw needs none"
+
+
+@pytest.mark.parametrize("odd", [{1}, {2, 5}, set(range(1, 8))])
+def test_an_odd_answer_without_logprobs_has_no_confidence_and_stops_nothing(odd: set[int]) -> None:
+    asked = itertools.count(1)
+
+    def handler(_: httpx.Request) -> httpx.Response:
+        reply = completion()
+        if next(asked) in odd:
+            reply["choices"][0]["logprobs"] = None
+        return httpx.Response(200, json=reply)
+
+    replies = endpoint(handler, concurrency=1).answer("tuned", [ASKED] * 20, 5)
+    assert [number for number, one in enumerate(replies, start=1) if one.logprobs is None] == sorted(odd)
+
+
+def test_a_server_without_logprobs_is_not_asked_everything_first() -> None:
+    asked: list[int] = []
+
+    def handler(_: httpx.Request) -> httpx.Response:
+        asked.append(1)
+        return httpx.Response(200, json={"choices": [{"message": {"content": TEXT}}]})
+
+    with pytest.raises(EndpointError, match="no log-probabilities"):
+        endpoint(handler, concurrency=1).answer("tuned", [ASKED] * 64, 5)
+    assert len(asked) < 12
 
 
 @pytest.mark.parametrize(

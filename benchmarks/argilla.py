@@ -85,7 +85,7 @@ def sdk_log(client: Client, api_key: str, workspace: Workspace) -> float:
     behaviour, pairs = load_behaviour(workspace.behaviour), read_pairs(workspace.pairs)
     team = ensure_team(client, "sdk")
     name = f"sdk-{len(pairs)}"
-    ensure_board(client, team, name, 2, "Guidelines.")
+    ensure_board(client, team, name, 2, "Guidelines.", is_json=behaviour.is_json)
     sdk = rg.Argilla(api_url=client.url, api_key=api_key, timeout=600)
     dataset = sdk.datasets(name, workspace="sdk")
     records = []

@@ -188,6 +188,8 @@ def pull(api_url: str | None, home: Path | None, as_json: bool) -> None:
         say(f"… and {len(done.returned) - 20} more")
     if done.missing:
         say(f"{len(done.missing)} pairs have no record in Argilla: new, or deleted there. Push adds them.")
+    if done.undecided:
+        say("Nobody is named to decide between the reviewers: tutelage curate push --adjudicator NAME")
     text = (
         f"{len(done.new)} new responses, {len(done.returned)} returned to their reviewers;"
         f" {len(done.state.settled())} of {len(done.state.pairs)} pairs settled, {done.adjudicating} to adjudicate"

@@ -79,8 +79,9 @@ def read_judgement(entry: Entry, pair: Pair, behaviour: Behaviour) -> Judgement:
         if changed and not _same_output(typed, pair, behaviour):
             return judged(pair.output, "you accepted the output, yet changed it: choose Fix if you meant the change.")
         return judged(pair.output, _contradiction(pair.output, answerable, pair, behaviour))
-    if not changed:
-        return judged(pair.output, "you chose Fix but left the output as it was: change it, or choose Accept.")
+    if not changed:  # or emptied: Argilla sends nothing of an empty box
+        why_not = "the box of question 3 is empty or unchanged: correct it there, or choose Accept."
+        return judged(pair.output, f"you chose Fix, but {why_not}")
     try:
         output = parse_output(typed or "", behaviour)
     except ValueError as error:

@@ -25,6 +25,7 @@ QUESTION, HISTORY, PASSAGES, PROPOSED, NOTICE, ANSWERS = (
 VERSION = "version"
 SUGGESTED = "suggested"  # of a record: what the corrected output begins with
 _GUIDELINES_LIMIT = 10_000
+_NO_BREAK = "\u00a0"
 
 
 def fields(adjudication: bool) -> list[Json]:
@@ -51,8 +52,9 @@ def _text_field(name: str, title: str, *, required: bool, markdown: bool) -> Jso
     return {"name": name, "title": title, "required": required, "settings": settings}
 
 
-def questions() -> list[Json]:
-    """What a reviewer answers, in order."""
+def questions(is_json: bool) -> list[Json]:
+    """What a reviewer answers, in order; how an output is mended depends on whether it is JSON."""
+    form = "Change the words between the quotation marks. Leave the quotation marks, brackets and commas as they are."
     return [
         _label(
             ANSWERABLE,
@@ -69,7 +71,7 @@ def questions() -> list[Json]:
         _text(
             CORRECTED,
             "3. Only if you fix it: the right output",
-            "Change the words between the quotation marks. Leave the quotation marks, brackets and commas as they are.",
+            form if is_json else "Change what is wrong. The output is plain text: all that stands in the box.",
         ),
         _text(WHY, "4. Why? (optional)", "A word to the others, above all where you reject."),
     ]
@@ -146,8 +148,14 @@ def _unmarked(text: str) -> str:
 
 
 def _escape(text: str) -> str:
-    """Text that Markdown and HTML leave as it is. No line is blank, so that a block of HTML goes on to its end."""
-    safe = _unmarked(text.strip()).replace("\r\n", "\n").replace("\r", "\n")
+    """Text that Markdown and HTML leave as it is, indented code and tables with it.
+
+    No line is blank, so that a block of HTML goes on to its end.
+    """
+    safe = _unmarked(text.rstrip()).replace("\r\n", "\n").replace("\r", "\n").replace("\t", "    ")
+    safe = re.sub(r"\A\s*\n", "", safe)
+    # Not &nbsp;, whose name the search would find. The last space between words stays, so that long lines can break.
+    safe = re.sub(r"^ +| +(?= )", lambda spaces: _NO_BREAK * len(spaces[0]), safe, flags=re.MULTILINE)
     return safe.replace("\n", "<br>")
 
 
@@ -155,7 +163,7 @@ def render_passages(passages: Iterable[Passage]) -> str:
     """Each passage under its id and source, as HTML inside Markdown."""
     blocks = []
     for passage in passages:
-        source = f" &nbsp;·&nbsp; {_escape(passage.source)}" if passage.source else ""
+        source = f" {_NO_BREAK}·{_NO_BREAK} {_escape(passage.source)}" if passage.source else ""
         blocks.append(f"<p><strong>[{_escape(passage.id)}]</strong>{source}</p>\n<p>{_escape(passage.text)}</p>")
     return "\n<hr>\n".join(blocks) or "<p><em>No passages were found for this question.</em></p>"
 
@@ -167,7 +175,7 @@ def render_output(output: Any, behaviour: Behaviour) -> str:
         return f"{said}<p>{_escape(_plain(output))}</p>"
     # Where keys may wrap, a long value beside them leaves them two letters wide.
     rows = "\n".join(
-        f"<tr><td nowrap><strong>{_escape(str(key))}</strong>&emsp;</td><td>{_escape(_plain(value))}</td></tr>"
+        f"<tr><td nowrap><strong>{_escape(str(key))}</strong>\u2003</td><td>{_escape(_plain(value))}</td></tr>"
         for key, value in output.items()
     )
     return f"{said}<table><tbody>\n{rows}\n</tbody></table>"
@@ -209,7 +217,7 @@ def guidelines(behaviour: Behaviour, adjudication: bool, example: Any = None) ->
         parts.append(
             "## When the passages hold the answer\n\nThen the right output looks like this one, which belongs to"
             " another question. Copy it where the proposed output says that it does not know but should have answered,"
-            f" and put in your values:\n\n```\n{editable(example, behaviour)}\n```"
+            f" and put in what is right here:\n\n```\n{editable(example, behaviour)}\n```"
         )
     if behaviour.abstain:
         example = editable(behaviour.abstain.output, behaviour)

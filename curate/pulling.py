@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from curate import layout
-from curate.argilla.boards import Board, ensure_board, ensure_team, find_team, open_board, usernames
+from curate.argilla.boards import Board, ensure_board, ensure_team, find_team, members, open_board, usernames
 from curate.argilla.client import Client, Json, Missing, encode_records
 from curate.behaviour import Behaviour, load_behaviour
 from curate.consensus import Entry, Round, Settlement, adjudication_version, read_judgement, version_of
@@ -37,6 +37,7 @@ class Pulled:
     returned: list[tuple[str, str, str]]  # pair, reviewer, why
     adjudicating: int
     missing: list[str]  # pairs that have no record in Argilla
+    undecided: bool  # reviewers disagree, and nobody is named to decide between them
 
     def document(self) -> Json:
         """As `--json` prints it."""
@@ -86,7 +87,9 @@ def pull(client: Client, workspace: Workspace, report: Report) -> Pulled:
         _adjudicate(client, log, people, one, disputed, by_id, behaviour, report)
     write_settled(workspace, state)
     missing = sorted(set(by_id) - set(seen[0].records))
-    return Pulled(state, new, returned, state.counts().get("to adjudicate", 0), missing)
+    adjudicating = state.counts().get("to adjudicate", 0)
+    undecided = adjudicating > 0 and not (others and members(client, others))
+    return Pulled(state, new, returned, adjudicating, missing, undecided)
 
 
 def _read_board(client: Client, log: Log, seen: Seen, people: Mapping[str, str], report: Report) -> list[Entry]:
@@ -191,7 +194,8 @@ def _second_board(client: Client, terms: Terms, pairs: Sequence[Pair], behaviour
     """The dataset for those who decide, made at the first disagreement."""
     team = ensure_team(client, terms.adjudicators)
     text = guidelines_of(behaviour, pairs, True)
-    return Seen(ensure_board(client, team, terms.dataset, 1, text, adjudication=True), "adjudication")
+    board = ensure_board(client, team, terms.dataset, 1, text, is_json=behaviour.is_json, adjudication=True)
+    return Seen(board, "adjudication")
 
 
 def _adjudicate(

@@ -103,7 +103,8 @@ def push(client: Client, workspace: Workspace, options: PushOptions, report: Rep
     if options.adjudicators:
         others = ensure_team(client, terms.adjudicators)
         people += ensure_people(client, options.adjudicators, others, passwords)
-    board = ensure_board(client, team, terms.dataset, terms.overlap, guidelines_of(behaviour, pairs, False))
+    text = guidelines_of(behaviour, pairs, False)
+    board = ensure_board(client, team, terms.dataset, terms.overlap, text, is_json=behaviour.is_json)
     write_terms(workspace, terms)
     findings, splits = hints(workspace, pairs, behaviour)
     wanted = [

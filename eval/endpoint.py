@@ -119,6 +119,7 @@ class Endpoint:
                     done.put((number, ask(prompt)))
                 except BaseException as error:  # it is raised again where it is waited for
                     done.put((number, error))
+                    return
 
         for _ in range(min(self.served.concurrency, len(prompts))):
             Thread(target=work, daemon=True).start()

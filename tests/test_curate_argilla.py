@@ -162,7 +162,7 @@ def test_records_are_read_to_the_last_page() -> None:
 
 def board(**marks: Any) -> Callable[[httpx.Request], httpx.Response]:
     def handler(request: httpx.Request) -> httpx.Response:
-        parts = layout.fields(False) if request.url.path.endswith("fields") else layout.questions()
+        parts = layout.fields(False) if request.url.path.endswith("fields") else layout.questions(is_json=True)
         return httpx.Response(200, json={"items": parts})
 
     return handler
@@ -343,8 +343,17 @@ def test_texts_of_a_chat_leave_the_roles_out() -> None:
 
 
 def test_names_of_questions_do_not_meet_argillas_own() -> None:
-    for question in layout.questions():
+    for question in layout.questions(is_json=True):
         assert not re.search("(score|agent|type|response)$", question["name"])
+
+
+def test_reviewer_of_plain_text_is_not_told_of_quotation_marks_and_brackets() -> None:
+    said = {question["name"]: str(question) for question in layout.questions(is_json=False)}
+    assert "plain text" in said[layout.CORRECTED]
+    assert not re.search("quotation marks|brackets", " ".join(said.values()))
+    form = {question["name"]: str(question) for question in layout.questions(is_json=True)}
+    assert "quotation marks" in form[layout.CORRECTED]
+    assert {name for name in said if said[name] != form[name]} == {layout.CORRECTED}
 
 
 def test_guidelines_fit_and_tell_the_behaviours_rules() -> None:
@@ -398,6 +407,21 @@ def test_passages_are_shown_as_they_are(text: str, name: str) -> None:
     inner = re.sub(r"</?(p|strong|br|hr)>", "", shown)
     assert "<" not in inner
     assert "\n\n" not in shown
+
+
+def test_code_and_tables_keep_their_shape() -> None:
+    """HTML makes one space of several; an entity by name would be a word that the search finds everywhere."""
+    code = "\n  def f(x):\n\treturn <x>\n\nsize  S   M\nplain words\n"
+    shown = "__def f(x):<br>____return &lt;x&gt;<br><br>size_ S__ M<br>plain words".replace("_", "\u00a0")
+    written = {"name": "n", "prompt": "p", "output": {"format": "text"}, "system": code}
+    behaviour = Behaviour.model_validate(written)
+    pair = make_pair(
+        {"id": "a", "question": "q", "passages": [{"id": "p1", "text": code, "source": "s"}], "output": code}, "t"
+    )
+    fields = layout.record(pair, behaviour, {})["fields"]
+    for text in (fields[layout.PASSAGES], fields[layout.PROPOSED], layout.guidelines(behaviour, adjudication=False)):
+        assert shown in text
+        assert "nbsp" not in text
 
 
 def test_a_changed_record_can_hardly_be_answered_between_taking_off_its_answers_and_its_new_content(

@@ -98,7 +98,8 @@ def test_what_was_said_of_another_content_does_not_count() -> None:
         ({**ACCEPT, "decision": "fix", "corrected": "{"}, "cannot be read"),
         ({**ACCEPT, "decision": "fix", "corrected": '{"answer": "blue"}'}, "does not have the form"),
         ({**ACCEPT, "decision": "fix", "corrected": "```json\n{}\n```"}, "cannot be read"),
-        ({**ACCEPT, "decision": "fix"}, "left the output as it was"),
+        ({**ACCEPT, "decision": "fix"}, "is empty or unchanged"),
+        ({"decision": "fix", "answerable": "yes"}, "is empty or unchanged"),  # of an emptied box nothing comes
         (fix("red"), "says the same as before"),
         ({**fix("blue"), "decision": "accept"}, "yet changed it"),
         ({**ACCEPT, "answerable": "no"}, "yet the output answers"),

@@ -263,6 +263,21 @@ def test_answer_to_a_pair_with_a_conversation_goes_back_with_the_reason(server: 
     assert run_json(server.root, "curate", "push")["unchanged"] == 1
 
 
+def test_pull_says_how_to_name_an_adjudicator_where_reviewers_disagree_and_there_is_none(server: Server) -> None:
+    pair = synthetic_pair(1)
+    write_pairs(server.root / "pairs.jsonl", [pair])
+    run(server.root, "curate", "push", "--overlap", "2", *PEOPLE)
+    for name, said in (("anna", {"decision": "accept", "answerable": "yes"}), ("ben", {"decision": "reject"})):
+        person = Person(server, name)
+        person.submit([(person.queue()[0]["id"], {"answerable": "yes", **said})])
+    command = "curate push --adjudicator dora"
+    for _ in range(2):  # with and without a dataset for them
+        assert command.replace("dora", "NAME") in run(server.root, "curate", "pull").stderr
+    run(server.root, *command.split())
+    assert "--adjudicator" not in run(server.root, "curate", "pull").stderr
+    assert [one["external_id"] for one in Person(server, "dora").queue()] == [pair.id]
+
+
 def test_reviewer_fixes_an_output_in_the_browser_and_pull_sees_it(server: Server, browser: Any) -> None:
     """Sign in, open the dataset, choose, correct, submit; `TUTELAGE_PICTURES` is a directory for pictures."""
     run(server.root, "curate", "push", "--overlap", "1", *PEOPLE)

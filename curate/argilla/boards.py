@@ -86,7 +86,8 @@ def open_board(client: Client, team: str, name: str, *, adjudication: bool) -> B
 def check_layout(client: Client, dataset: Json, adjudication: bool) -> None:
     """Raise `ReviewError` where a dataset was laid out by another version of this tool, or by something else."""
     marked = ((dataset.get("metadata") or {}).get("tutelage") or {}).get("layout")
-    wanted = {one["name"]: one["settings"]["type"] for one in [*layout.fields(adjudication), *layout.questions()]}
+    parts = [*layout.fields(adjudication), *layout.questions(is_json=True)]  # of any behaviour: only the words differ
+    wanted = {one["name"]: one["settings"]["type"] for one in parts}
     there = [*client.items(f"/datasets/{dataset['id']}/fields"), *client.items(f"/datasets/{dataset['id']}/questions")]
     found = {str(one["name"]): str(one["settings"]["type"]) for one in there}
     if marked == layout.LAYOUT and wanted == found:
@@ -99,7 +100,14 @@ def check_layout(client: Client, dataset: Json, adjudication: bool) -> None:
 
 
 def ensure_board(
-    client: Client, team: str, name: str, overlap: int, guidelines: str, *, adjudication: bool = False
+    client: Client,
+    team: str,
+    name: str,
+    overlap: int,
+    guidelines: str,
+    *,
+    is_json: bool,
+    adjudication: bool = False,
 ) -> Board:
     """The dataset, made where it is missing, finished where a push was broken off, with its overlap as wanted."""
     found = find_board(client, team, name)
@@ -117,7 +125,7 @@ def ensure_board(
         if found is None:
             raise ReviewError(f"Argilla has made no dataset {name!r}")
     if found["status"] != "ready":
-        _finish(client, str(found["id"]), adjudication)
+        _finish(client, str(found["id"]), is_json, adjudication)
         found = client.get(f"/datasets/{found['id']}")
     check_layout(client, found, adjudication)
     _keep_current(client, found, overlap, guidelines)
@@ -130,11 +138,11 @@ def _board(client: Client, dataset: Json) -> Board:
     return Board(str(dataset["id"]), corrected)
 
 
-def _finish(client: Client, dataset: str, adjudication: bool) -> None:
+def _finish(client: Client, dataset: str, is_json: bool, adjudication: bool) -> None:
     """Add what a draft lacks, in order, and publish it; another push may be doing the same."""
     parts = [
         (f"/datasets/{dataset}/fields", f"/datasets/{dataset}/fields", layout.fields(adjudication)),
-        (f"/datasets/{dataset}/questions", f"/datasets/{dataset}/questions", layout.questions()),
+        (f"/datasets/{dataset}/questions", f"/datasets/{dataset}/questions", layout.questions(is_json)),
         (
             f"/me/datasets/{dataset}/metadata-properties",
             f"/datasets/{dataset}/metadata-properties",
@@ -163,8 +171,12 @@ def _keep_current(client: Client, dataset: Json, overlap: int, guidelines: str) 
         client.request("PATCH", f"/datasets/{dataset['id']}", body=change)
 
 
+def members(client: Client, team: str) -> list[Json]:
+    """The users in an Argilla workspace."""
+    return client.items(f"/workspaces/{team}/users")
+
+
 def usernames(client: Client, teams: list[str]) -> dict[str, str]:
     """User id -> name, of everyone in the teams and of us."""
-    me = client.get("/me")
-    people = [me, *(user for team in teams for user in client.items(f"/workspaces/{team}/users"))]
+    people = [client.get("/me"), *(user for team in teams for user in members(client, team))]
     return {str(user["id"]): str(user["username"]) for user in people}

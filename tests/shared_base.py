@@ -65,3 +65,13 @@ def save(config: Any, directory: Path, dtype: str = "float32") -> Path:
     AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).save_pretrained(directory)
     make_tokenizer().save_pretrained(directory)
     return directory
+
+
+def gemma3(**text: Any) -> Any:
+    """The configuration of a small Gemma 3 of the sizes that see: a text decoder beside a vision tower."""
+    from transformers import Gemma3Config
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    heads = {"num_key_value_heads": 1, "head_dim": 16, "vocab_size": 320, "pad_token_id": 0}
+    vision = {**sizes, "image_size": 28, "patch_size": 14, "vision_use_head": False}
+    return Gemma3Config(text_config={**sizes, **heads, **text}, vision_config=vision, mm_tokens_per_image=4)

@@ -100,6 +100,44 @@ def test_the_scale_is_in_an_embeddings_adapter_too(tiny_base: Path, tmp_path: Pa
     assert torch.allclose(logits(found, tokenizer), logits(tuned, tokenizer), atol=1e-4)
 
 
+def test_a_base_that_sees_is_adapted_in_its_text_decoder_alone(tmp_path: Path) -> None:
+    """Text gives a vision tower no gradient: its adapters would stay as they began, and stop training on two GPUs."""
+    from peft import PeftModel
+    from safetensors.torch import load_file
+    from transformers import AutoTokenizer
+
+    base = shared_base.save(shared_base.gemma3(initializer_range=0.1), tmp_path / "model")
+    place = make_workspace(tmp_path / "ws", base, adapter_scale={"from": [1.0], "pairs": 2, "items": 2})
+    run = train(place, Request(place.recipe))
+    weights = load_file(run.adapter / "adapter_model.safetensors")
+    assert all(name.startswith("base_model.model.model.language_model.layers.") for name in weights)
+    trained = {name: float(one.abs().max()) for name, one in weights.items() if "lora_B" in name}
+    assert len(trained) == 7
+    assert 0 not in trained.values()  # where a B begins
+    adapter, merged = (export(place, "run1", form, tmp_path / form) for form in ("adapter", "merged"))
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    wanted = logits(PeftModel.from_pretrained(plain_base(run), str(run.adapter)), tokenizer)
+    found = logits(PeftModel.from_pretrained(plain_base(run), str(adapter.directory)), tokenizer)
+    assert (found - wanted).abs().max() < 1e-5
+    assert merged.manifest.details["check"]["share_off"] < LARGEST_SHARE
+
+
+def test_an_adapter_on_text_alone_names_nothing_to_leave_out(made: Any) -> None:
+    _, run, _, _ = made
+    assert json.loads((run.adapter / "adapter_config.json").read_text())["exclude_modules"] is None
+
+
+def test_a_decoder_that_is_a_part_of_the_head_is_not_taken_for_the_text_decoder() -> None:
+    from transformers import ModernBertDecoderConfig
+
+    from train.memory import build_empty, outside_decoder
+    from train.recipe import Lora
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = ModernBertDecoderConfig(vocab_size=320, pad_token_id=0, **sizes)
+    assert outside_decoder(build_empty(config), Lora()) is None
+
+
 def test_the_merged_model_alone_answers_as_base_and_adapter(made: Any) -> None:
     import torch
     from peft import PeftModel

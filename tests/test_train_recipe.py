@@ -112,6 +112,12 @@ def test_all_faults_at_once_by_their_dotted_path(tmp_path: Path) -> None:
         ("base: {model: a/b}\ntraining: {seed: 4294967296}", "training.seed"),
         ("base: {model: a/b}\nlora: {targets: '*_proj'}", "is no regular expression"),
         ("base: {model: a/b}\nlora: {targets: []}", "lora.targets: no module is named"),
+        (
+            "base: {model: a/b}\ntraining: {report_to: tensorboard}",
+            "training.report_to: this must be a list: [tensorboard]",
+        ),
+        ("base: {model: a/b}\nguards: {adapter_scale: {from: 0.5}}", "adapter_scale.from: this must be a list: [0.5]"),
+        ("base: {model: a/b}\nlora: {targets: {a: 1}}", "lora.targets: this must be a list"),
         ("base: {model: a/b}\ntraining: {epochs: 1}\ntraining: {batch: 4}", "the key 'training' stands twice"),
     ],
 )

@@ -99,7 +99,9 @@ def shape_of(config: Any, lora: Lora) -> Shape:
     model = build_empty(config)
     linears = dict(_quantised(model))
     sizes = {id(one): one.numel() for one in model.parameters()}  # tied weights count once
-    adapted = {name: one for name, one in linears.items() if _is_target(name, lora.targets)}
+    outside = outside_decoder(model, lora)
+    targets = (name for name in linears if _is_target(name, lora.targets))
+    adapted = [linears[name] for name in targets if not (outside and re.fullmatch(outside, name))]
     quantised = sum(one.weight.numel() for one in linears.values())
     text = config.get_text_config()
     heads = int(getattr(text, "num_attention_heads", 0) or 0)
@@ -107,25 +109,42 @@ def shape_of(config: Any, lora: Lora) -> Shape:
     return Shape(
         quantised=quantised,
         kept=sum(sizes.values()) - quantised,
-        adapter=lora.rank * sum(one.in_features + one.out_features for one in adapted.values()),
+        adapter=lora.rank * sum(one.in_features + one.out_features for one in adapted),
         layers=int(text.num_hidden_layers),
         hidden=int(text.hidden_size),
         inner=_inner(text),
         attention=4 * heads * width,  # keys and values are repeated for all heads
-        inputs=sum(one.in_features for one in adapted.values()),
+        inputs=sum(one.in_features for one in adapted),
         largest=max((one.weight.numel() for one in linears.values()), default=0),
         vocabulary=int(text.vocab_size),
     )
 
 
 def _quantised(model: Any) -> Iterator[tuple[str, Any]]:
-    """The modules that bitsandbytes holds in 4 bits and that `all-linear` means: linear, and not the head."""
+    """The modules that bitsandbytes holds in 4 bits: linear, and not the head."""
     from torch.nn import Linear
 
     head = model.get_output_embeddings()
     for name, module in model.named_modules():
         if isinstance(module, Linear) and module is not head:
             yield name, module
+
+
+def outside_decoder(model: Any, lora: Lora) -> str | None:
+    """An expression for the layers that `all-linear` does not mean: those beside the text decoder, if there are any.
+
+    A vision tower and its projector get no gradient from text. It is the base model that is asked for its decoder, not
+    the model with the head, since some heads call a layer of theirs the decoder.
+    """
+    if lora.targets != "all-linear":
+        return None
+    names = {id(one): name for name, one in model.named_modules()}
+    whole, decoder = names[id(model.base_model)], names[id(model.base_model.get_decoder())]
+    if not decoder.startswith(f"{whole}."):
+        return None
+    below = decoder.removeprefix(f"{whole}.")
+    expression = rf"{re.escape(whole)}\.(?!{re.escape(below)}\.).*"
+    return expression if any(re.fullmatch(expression, name) for name, _ in _quantised(model)) else None
 
 
 def _is_target(name: str, targets: str | tuple[str, ...]) -> bool:

@@ -15,6 +15,7 @@ from curate.errors import TrainingError, WorkspaceError
 from curate.files import sha256_text, sha256_tree
 from curate.manifest import NAME, Input, read_manifest
 from train.hub import hub_errors, origin
+from train.memory import outside_decoder
 from train.processes import is_sharded
 from train.recipe import Base, Lora, Quantization
 from train.rendering import with_arguments
@@ -158,6 +159,7 @@ def attach_lora(model: Any, lora: Lora, seed: int) -> Any:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
+        exclude_modules=outside_decoder(model, lora),
         task_type="CAUSAL_LM",
     )
     try:

@@ -285,11 +285,15 @@ def relative_document(recipe: Recipe, directory: Path) -> dict[str, Any]:
 
 
 def _fault(error: Any) -> str:
-    place = ".".join(str(part) for part in error["loc"]) or "recipe"
+    # of a key that takes one of two types pydantic names the type as if it were a key
+    place = ".".join(str(part) for part in error["loc"] if not str(part).startswith("tuple[")) or "recipe"
     if error["type"] == "extra_forbidden":
         return f"{place}: unknown key"
     if error["type"] == "missing":
         return f"{place}: this is required"
+    if error["type"] == "tuple_type":  # what YAML calls a list
+        written = error["input"]
+        return f"{place}: this must be a list" + (f": [{written}]" if isinstance(written, (str, float)) else "")
     return f"{place}: {error['msg'].removeprefix('Value error, ')}"
 
 

@@ -42,7 +42,7 @@ class Pushed:
     terms: Terms
     added: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
-    described: list[str] = field(default_factory=list)  # only metadata differed
+    described: list[str] = field(default_factory=list)  # only metadata differed, or how the pair was shown
     unchanged: int = 0
     foreign: list[str] = field(default_factory=list)  # in Argilla, but no pair of the working set
     people: list[str] = field(default_factory=list)
@@ -160,8 +160,8 @@ def _sync(
         elif metadata.get(layout.VERSION) != one.metadata[layout.VERSION]:
             changed.append((str(known["id"]), layout.record(one.pair, behaviour, one.metadata)))
             done.changed.append(name)
-        elif metadata != one.metadata:
-            described.append({"external_id": name, "metadata": one.metadata})
+        elif looks := _new_looks(known, layout.record(one.pair, behaviour, one.metadata)):
+            described.append({"external_id": name, **looks})
             done.described.append(name)
         else:
             done.unchanged += 1
@@ -172,6 +172,14 @@ def _sync(
     records = (layout.record(one.pair, behaviour, one.metadata) for one in added)
     send(client, board, chain(records, described), len(added) + len(described), report)
     done.foreign = sorted(set(there) - {one.pair.id for one in wanted})
+
+
+def _new_looks(known: Json, wanted: Json) -> Json:
+    """What to send of a record whose pair is the same: how an older version showed it is renewed, its answers stay."""
+    fields = {**wanted["fields"], layout.NOTICE: known["fields"].get(layout.NOTICE)}
+    there = {name: known["fields"].get(name) for name in fields}
+    looks = {"fields": fields} if there != fields else {}
+    return {"metadata": wanted["metadata"], **looks} if looks or known["metadata"] != wanted["metadata"] else {}
 
 
 def send(client: Client, board: Board, records: Iterable[Json], total: int, report: Report) -> None:

@@ -263,6 +263,28 @@ def test_answer_to_a_pair_with_a_conversation_goes_back_with_the_reason(server: 
     assert run_json(server.root, "curate", "push")["unchanged"] == 1
 
 
+def test_records_are_shown_anew_after_an_upgrade_and_keep_their_answers(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where an earlier version let HTML of a question through."""
+    pair = synthetic_pair(1)
+    write_pairs(server.root / "pairs.jsonl", [pair.model_copy(update={"question": "Which <b>year</b>?"})])
+    with monkeypatch.context() as earlier:
+        earlier.setattr(layout, "_unmarked", lambda text: text)
+        run(server.root, "curate", "push", "--overlap", "1", *PEOPLE)
+    anna = Person(server, "anna")
+    before = anna.queue()[0]
+    anna.submit([(before["id"], {"decision": "accept", "answerable": "yes"})])
+    assert len(run_json(server.root, "curate", "push")["described"]) == 1
+    after = anna.queue("submitted")[0]
+    assert (before["fields"]["question"], after["fields"]["question"]) == (
+        "Which <b>year</b>?",
+        "Which &lt;b&gt;year&lt;/b&gt;?",
+    )
+    assert run_json(server.root, "curate", "pull")["outcomes"] == {"accepted": 1}
+    assert run_json(server.root, "curate", "push")["unchanged"] == 1
+
+
 def test_pull_says_how_to_name_an_adjudicator_where_reviewers_disagree_and_there_is_none(server: Server) -> None:
     pair = synthetic_pair(1)
     write_pairs(server.root / "pairs.jsonl", [pair])

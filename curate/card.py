@@ -14,7 +14,7 @@ def dataset_card(name: str, details: dict[str, Any]) -> str:
     """README.md from a manifest's `details`; `name` is the behaviour's. The front matter is what `datasets` reads."""
     parts = [
         _front_matter(name),
-        f"# Pairs for the behaviour `{name}`",
+        f"# Pairs for the behaviour {_code(name)}",
         "Inputs (a question with retrieved passages) and the output wanted for each, frozen and split by tutelage. "
         "What may change, the knowledge, stands in the passages; the outputs show the behaviour.",
         _numbers(details),

@@ -83,6 +83,15 @@ def check_seal(manifest: Manifest, path: Path) -> None:
         raise WorkspaceError("the manifest was edited after it was written", where=str(path), fix=fix)
 
 
+def check_listed(manifest: Manifest, directory: Path, name: str) -> None:
+    """Raise `WorkspaceError` where the file `name` of a report is not, byte for byte, the one its manifest lists."""
+    path = directory / name
+    if not path.is_file() or manifest.files.get(name) != sha256_file(path):
+        what = "it was changed after it was written" if path.is_file() else "it is gone"
+        fix = "tutelage verify says what changed; score again to get a report that holds"
+        raise WorkspaceError(what, where=str(path), fix=fix)
+
+
 RESTORE = "restore it from a copy, or move its directory away and make it again"
 
 

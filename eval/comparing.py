@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from curate.errors import WorkspaceError
-from curate.files import read_json, sha256_file
-from curate.manifest import NAME, check_seal, read_manifest
+from curate.files import read_json
+from curate.manifest import NAME, check_listed, check_seal, read_manifest
 from eval.abstention import RIGHT
 from eval.gate import PLACES
 from eval.scoring import compare_outcomes
@@ -26,9 +26,7 @@ def read_scores(directory: Path) -> dict[str, Any]:
         raise WorkspaceError(f"this is no report: it has no {SCORES}", where=str(directory), fix=fix)
     manifest = read_manifest(directory, "report")
     check_seal(manifest, directory / NAME)
-    if manifest.files.get(SCORES) != sha256_file(path):
-        fix = "tutelage verify says what changed; score again to get a report that holds"
-        raise WorkspaceError("it was changed after it was written", where=str(path), fix=fix)
+    check_listed(manifest, directory, SCORES)
     scores = read_json(path)
     if not isinstance(scores, dict) or scores.get("verdict") not in ("GO", "NO-GO", "INCONCLUSIVE"):
         raise WorkspaceError("it holds no verdict", where=str(path))

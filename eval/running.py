@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from curate.errors import WorkspaceError
 from curate.files import beside, hold, need_space, read_json, sha256_file, write_json
-from curate.manifest import NAME, Input, read_manifest, write_manifest
+from curate.manifest import NAME, Input, check_listed, read_manifest, write_manifest
 from curate.release import Release, load_release
 from curate.workspace import Workspace, is_name
 from eval.endpoint import Endpoint, find_endpoint
@@ -193,9 +193,7 @@ def rewrite_pages(directory: Path) -> Path:
     manifest = read_manifest(directory, "report")
     scores = read_scores(directory)
     failures = read_failures(directory / FAILURES)
-    if manifest.files.get(FAILURES) != sha256_file(directory / FAILURES):
-        fix = "tutelage verify says what changed; score again to get a report that holds"
-        raise WorkspaceError("it was changed after it was written", where=str(directory / FAILURES), fix=fix)
+    check_listed(manifest, directory, FAILURES)
     page = write_pages(directory, scores, failures)
     files = {**manifest.files, **{name: sha256_file(directory / name) for name in PAGES}}
     write_manifest(directory, "report", manifest.name, manifest.inputs, manifest.details, files)

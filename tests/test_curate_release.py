@@ -213,6 +213,15 @@ def test_card_and_manifest_say_nothing_about_this_machine(workspace: Workspace) 
     assert "to show schema_adherence ≥ 0.98 takes 149 even without a failure" in text
 
 
+def test_a_behaviours_name_stays_on_the_line_of_the_cards_heading(workspace: Workspace) -> None:
+    written = workspace.behaviour.read_text(encoding="utf-8").splitlines()
+    named = ['name: "an `odd`\\n# name"' if line.startswith("name:") else line for line in written]
+    workspace.behaviour.write_text("\n".join(named), encoding="utf-8")
+    card = (make_release(workspace).release.directory / "README.md").read_text(encoding="utf-8")
+    headings = [line for line in card.splitlines() if line.startswith("# ")]
+    assert headings == ["# Pairs for the behaviour `an 'odd' # name`"]
+
+
 def test_any_text_comes_back_as_it_was(workspace: Workspace) -> None:
     strange = ["\x00", "\r\n\t", "\u2028", "𝔘🙂‍↔️", "e\u0301", "a" * 100_000, '"\\', "\ufeff"]
     pairs = some_pairs()

@@ -228,6 +228,25 @@ def test_the_threshold_of_the_newest_report_goes_with_it(made: Any, tmp_path: Pa
     shutil.rmtree(place.reports)
 
 
+@pytest.mark.parametrize("edited", ["scores.json", "manifest.json"])
+def test_the_threshold_of_an_edited_report_is_refused(made: Any, tmp_path: Path, edited: str) -> None:
+    place, run, _, _ = made
+    directory = place.reports / "a"
+    directory.mkdir(parents=True)
+    write_json(directory / "scores.json", {"calibration": {"threshold": {"value": 0.875, "alpha": 0.05}}})
+    inputs = {"run": Input(path="../../runs/run1", sha256=run.manifest.sha256)}
+    write_manifest(directory, "report", "a", inputs, {"threshold": 0.875})
+    path = directory / edited
+    path.write_text(path.read_text().replace("0.875", "0.125"))
+    command = ["-C", str(place.root), "train", "export", "run1", "--to", "adapter", "--out", str(tmp_path / "x")]
+    ran = CliRunner().invoke(main, command)
+    shutil.rmtree(place.reports)
+    assert ran.exit_code == 1
+    assert f"reports/a/{edited}" in ran.output
+    assert "after it was written" in ran.output
+    assert not (tmp_path / "x").exists()
+
+
 @pytest.mark.parametrize("form", ["adapter", "merged"])
 def test_another_template_or_base_is_refused_and_nothing_is_left(made: Any, tmp_path: Path, form: Any) -> None:
     place, _, _, _ = made

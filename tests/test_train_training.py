@@ -14,6 +14,7 @@ from training_cases import adapter, events, make_workspace
 
 from curate.errors import TutelageError, WorkspaceError
 from curate.manifest import Input, hash_files, read_manifest, write_manifest
+from curate.workspace import Workspace
 from train.run import load_run
 from train.training import Refused, Request, train
 from tutelage import main
@@ -207,7 +208,7 @@ def test_check_shows_the_resolved_recipe_and_a_pair(trained: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["../x", "a b", ""])
-def test_names_that_are_none(tmp_path: Path, tiny_base: Path, name: str) -> None:
-    place = make_workspace(tmp_path / "ws", tiny_base)
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_name_that_is_none_is_refused_before_anything_else(tmp_path: Path, name: str, resume: bool) -> None:
     with pytest.raises(TutelageError, match="cannot be a run's name"):
-        train(place, Request(place.recipe, name=name))
+        train(Workspace(tmp_path), Request(tmp_path / "no-recipe.yaml", name=name, resume=resume))

@@ -1,10 +1,11 @@
-"""The wheel holds what it should and runs when installed alone."""
+"""The source distribution and the wheel hold what they should; the wheel runs when installed alone."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -14,23 +15,42 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    target = tmp_path_factory.mktemp("wheel")
-    source = target / "source"
+def checkout() -> list[str]:
+    """The files of the checkout, by name."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no checkout, as where the source distribution was unpacked")
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, check=True, capture_output=True, text=True,
     ).stdout.split("\0")  # fmt: skip
-    for name in filter(None, listed):
-        if (ROOT / name).is_file():  # a copy, so that nothing is built inside the checkout
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
+    return [name for name in listed if name and (ROOT / name).is_file()]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory with a source distribution and the wheel that was built from it."""
+    target = tmp_path_factory.mktemp("wheel")
+    source = target / "source"
+    for name in checkout():  # a copy, so that nothing is built inside the checkout
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes((ROOT / name).read_bytes())
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", str(target), str(source)],
+        [sys.executable, "-m", "build", "--outdir", str(target), str(source)],
         check=True, capture_output=True,
     )  # fmt: skip
-    return next(target.glob("*.whl"))
+    return target
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    return next(built.glob("*.whl"))
+
+
+@pytest.mark.slow
+def test_the_source_distribution_holds_the_checkout(built: Path) -> None:
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert [name for name in checkout() if not name.startswith(".") and name not in held] == []
 
 
 @pytest.mark.slow

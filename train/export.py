@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from curate.errors import TutelageError, WorkspaceError
 from curate.files import atomic_directory, beside, hold, need_space, read_json, write_json, write_text
-from curate.manifest import NAME, Input, Manifest, read_manifest, write_manifest
+from curate.manifest import NAME, Input, Manifest, check_listed, check_seal, read_manifest, write_manifest
 from curate.release import load_release
 from curate.workspace import Workspace, finished
 from train.adapter import base_name, write_scaled
@@ -25,6 +25,7 @@ from train.run import Run, check_contract, load_run
 
 Form = Literal["adapter", "merged"]
 CONTRACT, THRESHOLD, MODELFILE, TEMPLATE = "contract.json", "threshold.json", "Modelfile", "chat_template.jinja"
+SCORES = "scores.json"  # of a report
 COMPARED = 16  # validation pairs, and as many general items, on whose answers logits are compared
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as --max-lora-rank
 
@@ -114,7 +115,7 @@ def compared_rows(run: Run, tokenizer: Any) -> list[Rendered]:
 def find_threshold(workspace: Workspace, run: Run) -> tuple[Path, dict[str, Any]] | None:
     """The abstention threshold of the newest whole report on this run that has one, and that report's directory.
 
-    `confidence` says which number it is to be held against.
+    `confidence` says which number it is to be held against. Raises `WorkspaceError` where a report was edited.
     """
     made = finished(workspace.reports)
     for directory in sorted(made, key=lambda path: (path / NAME).stat().st_mtime_ns, reverse=True):
@@ -122,7 +123,9 @@ def find_threshold(workspace: Workspace, run: Run) -> tuple[Path, dict[str, Any]
         judged = manifest.inputs.get("run")
         if not judged or judged.sha256 != run.manifest.sha256:
             continue
-        scores = read_json(directory / "scores.json")
+        check_seal(manifest, directory / NAME)  # what is exported bears this report's hash
+        check_listed(manifest, directory, SCORES)
+        scores = read_json(directory / SCORES)
         found = (scores.get("calibration") or {}).get("threshold") or {}
         sources = scores.get("sources") or {}
         if found.get("value") is not None and not sources.get("partial"):

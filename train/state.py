@@ -56,12 +56,16 @@ def unfinished(workspace: Workspace) -> list[Path]:
     return sorted(path for path in found if not (path / NAME).is_file())
 
 
-def _begun(workspace: Workspace, name: str | None) -> Path:
-    """The directory of a new run."""
-    if name is not None and not is_name(name):
+def check_name(name: str) -> None:
+    """Raise `WorkspaceError` where a run cannot be called so."""
+    if not is_name(name):
         raise WorkspaceError(
             f"{name!r} cannot be a run's name", fix="letters, digits, dots, dashes and underscores, e.g. run1"
         )
+
+
+def _begun(workspace: Workspace, name: str | None) -> Path:
+    """The directory of a new run."""
     open_runs = unfinished(workspace)
     if name is None:
         if open_runs:

@@ -30,7 +30,7 @@ from train.processes import check_processes, count, from_main, is_main, is_shard
 from train.recipe import Recipe, named_files, read_bytes, recipe_of, relative_document
 from train.rendering import render_prompt
 from train.run import ADAPTER, CHECKPOINTS, LOG, RECIPE, RETENTION, Run, load_run
-from train.state import OUTCOME, check_same, open_together
+from train.state import OUTCOME, check_name, check_same, open_together
 from train.trackers import check_trackers, write_beside_runs
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ def train(workspace: Workspace, request: Request) -> Run:
     from train.preflight import preflight, summary
     from train.scaling import check_scale
 
+    if request.name is not None:
+        check_name(request.name)  # before anything that takes time
     written = read_bytes(request.recipe)  # once: the file may be edited for the next run while this one trains
     recipe = recipe_of(written, request.recipe)
     check_processes(recipe)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from curate.coherence import check_behaviour
 from curate.compare import Comparator, plain_words, score
-from curate.errors import BehaviourError
+from curate.errors import BehaviourError, all_faults
 from curate.files import sha256_value
 from curate.pairs import Pair
 from curate.pointer import MISSING, resolve, same_json
@@ -240,8 +240,7 @@ def load_behaviour(path: Path) -> Behaviour:
     try:
         behaviour = Behaviour.model_validate({**data, "schema_document": schema})
     except ValidationError as error:
-        faults = [f"{_dotted(one['loc'])}: {_said(one['type'], one['msg'])}" for one in error.errors()]
-        raise BehaviourError("\n  ".join(faults), where=str(path)) from None
+        raise BehaviourError("\n  ".join(all_faults(error, "behaviour")), where=str(path)) from None
     faults = check_behaviour(behaviour)
     if faults:
         raise BehaviourError("\n  ".join(faults), where=str(path))
@@ -255,11 +254,3 @@ def _read_yaml(path: Path) -> Any:
         raise BehaviourError("there is no such file", where=str(path), fix="tutelage init DIR makes one") from None
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:  # 2024-02-30 is a ValueError
         raise BehaviourError(f"cannot be read as YAML: {error}", where=str(path)) from error
-
-
-def _dotted(location: tuple[int | str, ...]) -> str:
-    return ".".join(map(str, location)) or "behaviour"
-
-
-def _said(kind: str, message: str) -> str:
-    return "unknown key" if kind == "extra_forbidden" else message.removeprefix("Value error, ")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 
 class TutelageError(Exception):
@@ -61,6 +62,23 @@ class ReviewError(TutelageError):
 
 
 def first_fault(error: ValidationError, whole: str) -> str:
-    """The first thing that is wrong, as `field: message`; `whole` is said where no single field is to blame."""
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg'].removeprefix('Value error, ')}"
+    """The first thing that is wrong, in the words of `all_faults`."""
+    return all_faults(error, whole)[0]
+
+
+def all_faults(error: ValidationError, whole: str) -> list[str]:
+    """What is wrong, each as `field: message`; `whole` is said where no single field is to blame."""
+    return [_fault(one, whole) for one in error.errors()]
+
+
+def _fault(error: ErrorDetails, whole: str) -> str:
+    # of a key that takes one of two types pydantic names the type as if it were a key
+    place = ".".join(str(part) for part in error["loc"] if not str(part).startswith("tuple[")) or whole
+    if error["type"] == "extra_forbidden":
+        return f"{place}: unknown key"
+    if error["type"] == "missing":
+        return f"{place}: this is required"
+    if error["type"] == "tuple_type":  # what YAML calls a list
+        written = error["input"]
+        return f"{place}: this must be a list" + (f": [{written}]" if isinstance(written, (str, float)) else "")
+    return f"{place}: {error['msg'].removeprefix('Value error, ')}"

@@ -178,3 +178,10 @@ def test_phrases_made_of_phrases_are_matched_at_once():
     assert behaviour.abstains(looped)
     assert not behaviour.abstains(looped + "Sorry, I do")  # an expression would try 2 ** 2000 ways
     assert not behaviour.abstains("...")
+
+
+def test_a_list_given_as_one_value_is_told_to_be_a_list(tmp_path):
+    text = "name: t\nprompt: q\noutput: {format: text}\nvocabulary: {prefer: {client: customer}}\n"
+    (tmp_path / "behaviour.yaml").write_text(text)
+    with pytest.raises(BehaviourError, match=r"vocabulary.prefer.client: this must be a list: \[customer\]"):
+        load_behaviour(tmp_path / "behaviour.yaml")

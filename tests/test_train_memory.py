@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import shared_base
 import torch
 from memory_cases import LENGTHS, recipe, shape, small
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -21,7 +22,17 @@ from torch.utils._pytree import tree_flatten
 from training_cases import make_workspace
 
 from train.fitting import GIB
-from train.memory import Lengths, activation_bytes, adaptable, estimate, shape_of, unfit_targets
+from train.memory import (
+    Lengths,
+    activation_bytes,
+    adaptable,
+    build_empty,
+    estimate,
+    outside_decoder,
+    shape_of,
+    unfit_targets,
+)
+from train.recipe import Lora
 from train.training import Request, train
 
 
@@ -90,7 +101,6 @@ def test_targets_that_name_no_layer_or_one_that_takes_no_adapter(targets: Any, u
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("targets", ["all-linear", ("q_proj", "down_proj")])
 def test_counts_are_those_of_the_real_model(tmp_path: Path, family: str, tied: bool, targets: Any) -> None:
-    import shared_base
 
     from train.model import attach_lora, load_base
 
@@ -200,7 +210,6 @@ print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
 @pytest.mark.slow
 @pytest.mark.parametrize("micro_batch", [1, 32])
 def test_the_estimate_against_a_real_peak(tmp_path: Path, micro_batch: int) -> None:
-    import shared_base
     import yaml
 
     from curate.release import load_release
@@ -227,7 +236,6 @@ def test_the_estimate_against_a_real_peak(tmp_path: Path, micro_batch: int) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["Llama", "Gemma2"])
 def test_the_time_against_that_of_real_steps(tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import shared_base
     import torch
     import yaml
 
@@ -256,3 +264,9 @@ def test_the_time_against_that_of_real_steps(tmp_path: Path, family: str, monkey
     seen = statistics.median(after - before for before, after in itertools.pairwise(at))  # few of them hold evaluations
     print(f"estimated {wanted.seconds_per_step:.3f} s per step, measured {seen:.3f} s")
     assert 0.25 < wanted.seconds_per_step / seen < 4  # machines are shared
+
+
+def test_names_mean_the_text_decoder_and_an_expression_what_it_says() -> None:
+    model = build_empty(shared_base.gemma3())
+    assert outside_decoder(model, Lora(targets=("q_proj",)))
+    assert outside_decoder(model, Lora(targets=".*vision_tower.*q_proj")) is None

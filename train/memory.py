@@ -131,13 +131,13 @@ def _quantised(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def outside_decoder(model: Any, lora: Lora) -> str | None:
-    """An expression for the layers that `all-linear` does not mean: those beside the text decoder, if there are any.
+    """An expression for the layers that names do not mean: those beside the text decoder, if there are any.
 
     A vision tower and its projector get no gradient from text. It is the base model that is asked for its decoder, not
     the model with the head, since some heads call a layer of theirs the decoder.
     """
-    if lora.targets != "all-linear":
-        return None
+    if isinstance(lora.targets, str) and lora.targets != "all-linear":
+        return None  # an expression says itself which it means
     names = {id(one): name for name, one in model.named_modules()}
     whole, decoder = names[id(model.base_model)], names[id(model.base_model.get_decoder())]
     if not decoder.startswith(f"{whole}."):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from curate.errors import RecipeError
+from curate.errors import RecipeError, all_faults
 from curate.strict_yaml import Loader
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -270,7 +270,7 @@ def parse_recipe(data: Any, directory: Path, where: str, finished: bool = False)
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
-        raise RecipeError("\n  ".join(map(_fault, error.errors())), where=where) from None
+        raise RecipeError("\n  ".join(all_faults(error, "recipe")), where=where) from None
     recipe = _map_paths(recipe, lambda path: os.path.abspath(directory / Path(path).expanduser()), directory)
     faults = _base_faults(recipe.base) + ([] if finished else _missing(recipe))
     if faults:
@@ -282,19 +282,6 @@ def relative_document(recipe: Recipe, directory: Path) -> dict[str, Any]:
     """`recipe.document()` with its paths relative to `directory`, so that a workspace may be moved."""
     start = Path(os.path.abspath(directory))  # not resolved: a link in a workspace moves with it
     return _map_paths(recipe, lambda path: os.path.relpath(path, start), start).document()
-
-
-def _fault(error: Any) -> str:
-    # of a key that takes one of two types pydantic names the type as if it were a key
-    place = ".".join(str(part) for part in error["loc"] if not str(part).startswith("tuple[")) or "recipe"
-    if error["type"] == "extra_forbidden":
-        return f"{place}: unknown key"
-    if error["type"] == "missing":
-        return f"{place}: this is required"
-    if error["type"] == "tuple_type":  # what YAML calls a list
-        written = error["input"]
-        return f"{place}: this must be a list" + (f": [{written}]" if isinstance(written, (str, float)) else "")
-    return f"{place}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def _map_paths(recipe: Recipe, change: Any, directory: Path) -> Recipe:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
-    from pydantic_core import ErrorDetails
 
 
 class TutelageError(Exception):
@@ -71,7 +71,7 @@ def all_faults(error: ValidationError, whole: str) -> list[str]:
     return [_fault(one, whole) for one in error.errors()]
 
 
-def _fault(error: ErrorDetails, whole: str) -> str:
+def _fault(error: Mapping[str, Any], whole: str) -> str:
     # of a key that takes one of two types pydantic names the type as if it were a key
     place = ".".join(str(part) for part in error["loc"] if not str(part).startswith("tuple[")) or whole
     if error["type"] == "extra_forbidden":

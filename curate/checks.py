@@ -43,7 +43,7 @@ class Checker:
     def __init__(self, behaviour: Behaviour, max_characters: int = MAX_CHARACTERS) -> None:
         self.behaviour = behaviour
         self.max_characters = max_characters
-        self._avoided = [(term, term_pattern(term), one) for term, one in terms_to_avoid(behaviour).items()]
+        self._avoided = [(term, term_pattern(term, one), one) for term, one in terms_to_avoid(behaviour).items()]
         self._scanned: dict[str, tuple[tuple[Hit, ...], tuple[Hit, ...], tuple[str, ...]]] = {}
 
     def check(self, pair: Pair) -> list[Finding]:

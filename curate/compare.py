@@ -18,7 +18,7 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 # Thai, Lao, Burmese, Khmer, Japanese and Chinese put no space between words, and Korean none before a particle.
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
-_LETTER = re.compile(f"[{UNSPACED}]")
+_WORD = re.compile(f"[{UNSPACED}]|[^\\s{UNSPACED}]+")
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?%?")
 
 
@@ -45,7 +45,7 @@ def squad_tokens(value: Any) -> list[str]:
 
 def _tokens(text: str) -> list[str]:
     plain = _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION))
-    return (plain if plain.isascii() else _LETTER.sub(r" \g<0> ", plain)).split()
+    return plain.split() if plain.isascii() else _WORD.findall(plain)
 
 
 @lru_cache(maxsize=10_000)

@@ -190,7 +190,8 @@ def _answered_twins(pairs: Sequence[Pair], behaviour: Behaviour) -> Iterator[Fin
     """Twins made before the answer of their original was changed to one that their passages hold."""
     by_id = {pair.id: pair for pair in pairs}
     for pair in pairs:
-        original = by_id.get(str(pair.meta.get("twin_of")))
+        twin_of = pair.meta.get("twin_of")
+        original = by_id.get(twin_of) if isinstance(twin_of, str) else None
         if original is None or behaviour.is_answerable(pair) or not behaviour.is_answerable(original):
             continue
         for passage in holding_passages(pair, answer_texts(original, behaviour))[:1]:

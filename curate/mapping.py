@@ -129,13 +129,15 @@ def _assemble(data: Mapping[str, Any], plan: Plan, behaviour: Behaviour) -> dict
     for key, shape in (("accepted", as_list), ("history", turns_of)):
         if key in found:
             found[key] = shape(json_text(found[key]))
-    # chat logs keep the question, and some the answer, among the messages: it is asked once
-    asked = {"role": "user", "content": found.get("question")}
-    for own in ([asked], [asked, {"role": "assistant", "content": found.get("output")}]):
-        if found.get("history", [])[-len(own) :] == own:
-            del found["history"][-len(own) :]
     found["passages"] = passages_of(json_text(found.get("passages")), plan.fields)
     output = _output(data, found.get("output", MISSING), plan, behaviour)
+    # chat logs keep the question, and some the answer, among the messages: it is asked once, and not told before
+    asked = {"role": "user", "content": found.get("question")}
+    answers = (found.get("output"), MISSING if output is MISSING else behaviour.answer_of(output))
+    for own in ([asked], *([asked, {"role": "assistant", "content": one}] for one in answers)):
+        if found.get("history", [])[-len(own) :] == own:
+            del found["history"][-len(own) :]
+            break
     silent = plan.abstain_unanswerable and found.get("answerable") is False and behaviour.abstain is not None
     if plan.renumber_passages:
         renamed = _renumber(found["passages"], MISSING if silent else output, behaviour)

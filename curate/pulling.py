@@ -14,7 +14,7 @@ from curate.behaviour import Behaviour, load_behaviour
 from curate.consensus import Entry, Round, Settlement, adjudication_version, read_judgement, version_of
 from curate.errors import ReviewError
 from curate.pairs import Pair, read_pairs
-from curate.review import Report, entries_of, guidelines_of, renew, send, take_off_responses
+from curate.review import Report, entries_of, guidelines_of, new_looks, renew, send, take_off_responses
 from curate.review_log import Log, ReviewState, Terms, read_terms, review_state, write_settled
 from curate.workspace import Workspace
 
@@ -26,6 +26,7 @@ class Seen:
     board: Board
     round: Round
     records: dict[str, tuple[str, str, str | None]] = field(default_factory=dict)
+    shown: dict[str, Json] = field(default_factory=dict)  # of an adjudication, the few records as they are
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ def _read_board(client: Client, log: Log, seen: Seen, people: Mapping[str, str],
         for record in page:
             name, version = str(record["external_id"]), str((record.get("metadata") or {}).get(layout.VERSION, ""))
             seen.records[name] = (str(record["id"]), version, (record.get("fields") or {}).get(layout.NOTICE))
+            if seen.round == "adjudication":
+                seen.shown[name] = record
             here = entries_of(record, seen.round, people, known)
             entries += [*here, *_withdrawn(by_pair.get(name, []), here, str(record["id"]), version)]
         new += log.add(entries)
@@ -159,6 +162,8 @@ def _return(
         faults = standing_faults(pair, version, history.get(name, []), behaviour)
         if notice_text(faults) != notice:
             _set_notice(client, record_id, notice_text(faults))
+            if name in seen.shown:
+                seen.shown[name]["fields"][layout.NOTICE] = notice_text(faults)
         for reviewer, fault in faults.items():
             entry = log.latest[seen.round, name, reviewer]
             if entry.status == "submitted" and _make_draft(client, record_id, entry):
@@ -212,11 +217,14 @@ def _adjudicate(
     todo, changed = [], []
     for name, one in disputed.items():
         version = adjudication_version(by_id[name], one.judgements)
+        wanted = _adjudication_record(by_id[name], one, version, behaviour)
         known = second.records.get(name)
         if known is None:
-            todo.append(_adjudication_record(by_id[name], one, version, behaviour))
+            todo.append(wanted)
         elif known[1] != version:
-            changed.append((known[0], _adjudication_record(by_id[name], one, version, behaviour)))
+            changed.append((known[0], wanted))
+        elif looks := new_looks(second.shown[name], wanted):
+            todo.append({"external_id": name, **looks})
     renew(client, log, people, second.board, changed, "adjudication", report)
     send(client, second.board, todo, len(todo), report)
     for name, (record_id, _, _) in second.records.items():

@@ -160,7 +160,7 @@ def _sync(
         elif metadata.get(layout.VERSION) != one.metadata[layout.VERSION]:
             changed.append((str(known["id"]), layout.record(one.pair, behaviour, one.metadata)))
             done.changed.append(name)
-        elif looks := _new_looks(known, layout.record(one.pair, behaviour, one.metadata)):
+        elif looks := new_looks(known, layout.record(one.pair, behaviour, one.metadata)):
             described.append({"external_id": name, **looks})
             done.described.append(name)
         else:
@@ -174,7 +174,7 @@ def _sync(
     done.foreign = sorted(set(there) - {one.pair.id for one in wanted})
 
 
-def _new_looks(known: Json, wanted: Json) -> Json:
+def new_looks(known: Json, wanted: Json) -> Json:
     """What to send of a record whose pair is the same: how an older version showed it is renewed, its answers stay."""
     fields = {**wanted["fields"], layout.NOTICE: known["fields"].get(layout.NOTICE)}
     there = {name: known["fields"].get(name) for name in fields}

@@ -100,8 +100,7 @@ def tie(
     """
     keys = [_own_keys(pair, behaviour, group_by) for pair in pairs]
     turns = [_turns(pair) for pair in pairs]
-    # only turns that are pairs and rest on something: a greeting holds no answer, and would tie all that begin with it
-    asked = {one[-1] for pair, one in zip(pairs, turns, strict=True) if pair.passages and pair.answerable}
+    asked = {one[-1] for pair, one in zip(pairs, turns, strict=True) if _tells(pair, behaviour)}
     told = asked & {turn for one in turns for turn in one[:-1]}
     for own, one in zip(keys, turns, strict=True):
         own |= {f"turn:{turn}" for turn in told.intersection(one)}
@@ -125,6 +124,16 @@ def _turns(pair: Pair) -> list[str]:
     """What the user has said up to each of their turns, hashed; the pair's own question is the last."""
     said = [normalise(one) for one in (*(t.content for t in pair.history if t.role == "user"), pair.question)]
     return [sha256_value(said[: end + 1]) for end in range(len(said))]
+
+
+def _tells(pair: Pair, behaviour: Behaviour) -> bool:
+    """Whether a later turn would hold an answer of this one: a greeting has none, and would tie all that begin with it.
+
+    A retriever finds passages for a greeting too; its output cites none of them.
+    """
+    if not pair.passages or not pair.answerable:
+        return False
+    return behaviour.citations_of(pair.output) != [] or bool(supporting_passages(pair, behaviour))
 
 
 def assign(
@@ -248,7 +257,7 @@ def _need_groups(groups: Sequence[object], counts: Mapping[Split, Counter[bool]]
             " model has been trained on the earlier release",
         )
     what = "all pairs hang together" if len(groups) == 1 else f"the pairs make only {len(groups)} groups"
-    ties = "shared documents, texts or inputs, near-duplicates and twins"
+    ties = "shared documents, texts or inputs, near-duplicates, twins and conversations"
     raise WorkspaceError(
         f"{what} (by {ties}), and {len(empty)} splits need one each",
         fix="add pairs from other documents; or `--group-by passage`, where two passages of one document may stand in "

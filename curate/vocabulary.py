@@ -7,7 +7,8 @@ import re
 from curate.behaviour import Behaviour
 from curate.compare import UNSPACED
 
-_LETTER = re.compile(f"[{UNSPACED}]")
+_UNSPACED = re.compile(f"[{UNSPACED}]")
+_SPACED = f"[^\\W{UNSPACED}]"  # only such a letter goes on a word: の and を beside PC do not
 
 
 def terms_to_avoid(behaviour: Behaviour) -> dict[str, str]:
@@ -16,9 +17,17 @@ def terms_to_avoid(behaviour: Behaviour) -> dict[str, str]:
     return {term: preferred for preferred, terms in prefer.items() for term in terms if term.strip()}
 
 
-def term_pattern(term: str) -> re.Pattern[str]:
-    """The term as whole words in any case, any white space between them; as it is where scripts put none."""
-    words = [re.escape(word) for word in term.split()]
-    begin = "" if _LETTER.match(words[0]) else r"(?<!\w)"
-    end = "" if _LETTER.match(words[-1][-1]) else r"(?!\w)"
-    return re.compile(begin + r"\s+".join(words) + end, re.IGNORECASE)
+def term_pattern(term: str, instead: str) -> re.Pattern[str]:
+    """The term as whole words in any case, any white space between them; as it is where scripts put none.
+
+    Where it stands as a part of the term to write instead (ユーザ in ユーザー, mail in e-mail), it is not meant.
+    """
+    words = term.split()
+    whole = r"\s+".join(map(re.escape, words))
+    begin = "" if _UNSPACED.match(words[0]) else f"(?<!{_SPACED})"
+    end = "" if _UNSPACED.match(words[-1][-1]) else f"(?!{_SPACED})"
+    unless = "".join(
+        f"(?!(?<={re.escape(instead[: part.start()])}){whole}{re.escape(instead[part.end() :])})"
+        for part in re.finditer(whole, instead, re.IGNORECASE)
+    )
+    return re.compile(begin + unless + whole + end, re.IGNORECASE)

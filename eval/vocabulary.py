@@ -26,7 +26,7 @@ def vocabulary_numbers(
     wanted = terms_to_avoid(behaviour)
     if not wanted:
         return None
-    patterns = {term: term_pattern(term) for term in wanted}
+    patterns = {term: term_pattern(term, one) for term, one in wanted.items()}
     used: Counter[str] = Counter()
     answers = with_any = 0
     for reading, cell in zip(readings, cells, strict=True):

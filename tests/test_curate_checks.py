@@ -136,11 +136,27 @@ def test_contradictions_name_every_pair_but_a_majority():
 
 
 @pytest.mark.parametrize(
-    ("term", "text"), [("お客様", "お客様は返品できます。"), ("ลูกค้า", "ลูกค้าคืนสินค้าได้"), ("고객", "고객은 30일")]
+    ("term", "text"),
+    [
+        ("お客様", "お客様は返品できます。"),
+        ("ลูกค้า", "ลูกค้าคืนสินค้าได้"),
+        ("고객", "고객은 30일"),
+        ("PC", "お使いのPCを再起動します。"),
+        ("Eメール", "弊社のEメールです。"),
+    ],
 )
 def test_terms_to_avoid_are_found_where_no_space_stands_between_words(term, text):
-    assert term_pattern(term).search(text)
-    assert not term_pattern("customer").search("customers")
+    assert term_pattern(term, "client").search(text)
+    assert not term_pattern("customer", "client").search("customers")
+
+
+@pytest.mark.parametrize(
+    ("instead", "term", "right", "wrong"),
+    [("ユーザー", "ユーザ", "ユーザーの方", "ユーザの方"), ("e-mail", "mail", "by E-Mail", "by mail, not e-mail")],
+)
+def test_a_term_to_avoid_is_not_found_inside_the_one_to_write_instead(instead, term, right, wrong):
+    assert not term_pattern(term, instead).search(right)
+    assert term_pattern(term, instead).search(wrong)
 
 
 def test_near_duplicates_need_the_same_support_and_twins_are_none():
@@ -148,6 +164,13 @@ def test_near_duplicates_need_the_same_support_and_twins_are_none():
     assert rules(elsewhere) == []
     twin = {**good(0), "id": "q0-swap", "meta": {"twin_of": "q0"}, "output": UNKNOWN, "answerable": False}
     assert rules({**twin, "passages": [{"id": "p1", "text": "Tree 0 is tall."}]}) == []
+
+
+def test_what_no_twin_was_made_of_is_held_against_no_pair_that_is_called_none():
+    pair = {**good(0), "id": "None"}
+    silent = {**good(1), "id": "y", "passages": pair["passages"], "output": UNKNOWN, "answerable": False}
+    found = check_pairs([Pair.model_validate(one) for one in (pair, silent)], BEHAVIOUR)
+    assert "abstention" not in {one.rule for one in found}
 
 
 def test_near_duplicates_of_what_cites_nothing_are_those_of_the_passage_that_holds_the_answer():

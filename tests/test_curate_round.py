@@ -285,6 +285,29 @@ def test_records_are_shown_anew_after_an_upgrade_and_keep_their_answers(
     assert run_json(server.root, "curate", "push")["unchanged"] == 1
 
 
+def test_what_is_to_be_decided_is_shown_anew_after_an_upgrade_too(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = synthetic_pair(1).model_copy(update={"question": "Which <b>year</b>?"})
+    write_pairs(server.root / "pairs.jsonl", [pair])
+    with monkeypatch.context() as earlier:
+        earlier.setattr(layout, "_unmarked", lambda text: text)
+        run(server.root, "curate", "push", "--overlap", "2", "--adjudicator", "dora", *PEOPLE)
+        for name, decision in (("anna", "accept"), ("ben", "reject")):
+            person = Person(server, name)
+            person.submit([(person.queue()[0]["id"], {"decision": decision, "answerable": "yes"})])
+        run(server.root, "curate", "pull")
+    dora = Person(server, "dora")
+    before = dora.queue()[0]
+    dora.submit([(before["id"], {"decision": "accept", "answerable": "yes"})])
+    assert run_json(server.root, "curate", "pull")["outcomes"] == {"accepted": 1}
+    after = dora.queue("submitted")[0]
+    assert (before["fields"]["question"], after["fields"]["question"]) == (
+        "Which <b>year</b>?",
+        "Which &lt;b&gt;year&lt;/b&gt;?",
+    )
+
+
 def test_pull_says_how_to_name_an_adjudicator_where_reviewers_disagree_and_there_is_none(server: Server) -> None:
     pair = synthetic_pair(1)
     write_pairs(server.root / "pairs.jsonl", [pair])

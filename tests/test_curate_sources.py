@@ -276,6 +276,16 @@ def test_a_chat_log_of_messages_alone_is_mapped_by_places_from_the_end():
     assert "a message of the role 'tool'" in refused.reason
 
 
+def test_a_logged_answer_that_becomes_a_part_of_the_output_does_not_stay_in_the_history():
+    said = [("user", "France?"), ("assistant", "20 %"), ("user", "Spain?"), ("assistant", "21 %")]
+    record = {"messages": [{"role": role, "content": text} for role, text in said]}
+    pair = pair_of(
+        record, ["question=messages.-2.content", "output.answer=messages.-1.content", "history=messages"], ()
+    )
+    assert (pair.question, pair.output) == ("Spain?", {"answer": "21 %"})
+    assert [turn.content for turn in pair.history] == ["France?", "20 %"]
+
+
 def test_a_release_is_imported_as_it_was(tmp_path):
     twin = Pair.model_validate({"id": "t", "question": "A?", "output": UNKNOWN, "meta": {"twin_of": "q"}})
     spoken = Pair.model_validate({"id": "q", "question": "A?", "output": {"answer": "30"}, "accepted": ["30 days"]})

@@ -69,6 +69,11 @@ class Checker:
             message = "an answer is wanted, and there is no passage to take it from"
             fix = "add what was retrieved (--map passages=…), or want the abstention; knowledge belongs in retrieval"
             yield _found("empty", "warning", pair, "/passages", message, fix)
+        answer = self.behaviour.answer
+        bare = answer and answer.at and self.behaviour.answer_of(pair.output) in (None, MISSING)
+        if answer and bare and self.behaviour.is_answerable(pair) and not self.behaviour.abstains(pair.output):
+            message = f"an answer is wanted, and the output has none at {answer.at}: no output could count as right"
+            yield _found("empty", "warning", pair, "/output", message, "write it, or mend answer.at in the behaviour")
 
     def _schema(self, pair: Pair) -> Iterator[Finding]:
         if self.behaviour.conforms(pair.output):
@@ -108,9 +113,9 @@ class Checker:
 
     def _citations(self, pair: Pair) -> Iterator[Finding]:
         behaviour = self.behaviour
-        cited = behaviour.citations_of(pair.output)
-        if cited is None or behaviour.citations is None:
+        if behaviour.citations is None:
             return
+        cited = behaviour.citations_of(pair.output) or []  # an output without the list cites nothing either
         there = {passage.id for passage in pair.passages}
         where = "/output" + behaviour.citations.at
         for index, one in enumerate(cited):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
 
 from curate.compare import plain_words
 from curate.errors import BehaviourError
 from curate.files import canonical_json
 from curate.pairs import Pair, Passage
+from curate.pointer import resolve
 
 if TYPE_CHECKING:
     from curate.behaviour import Behaviour
@@ -78,4 +80,20 @@ def _check_abstention(behaviour: Behaviour) -> list[str]:
     ]
     if not behaviour.abstains(abstain.output):
         faults.append("abstain.output: the abstention does not fit its own rule (abstain.where, abstain.equals)")
-    return faults
+    return faults or _check_citations(behaviour, abstain.output)
+
+
+def _check_citations(behaviour: Behaviour, output: Any) -> list[str]:
+    """Whether passage ids may stand at `citations.at`: tried on an output, since a schema says it in many ways."""
+    at = behaviour.citations.at if behaviour.citations else ""
+    output = deepcopy(output)
+    cited = resolve(output, at)
+    if not at or not isinstance(cited, list):
+        return []
+    refused = []
+    for one in ("p1", 1):
+        cited[:] = [one]
+        refused += [v for v in behaviour.violations(output) if v.where == f"{at}/0" and v.keyword == "type"]
+    if len(refused) < 2:
+        return []
+    return [f"citations.at: {at} must be a list of bare passage ids, and the schema wants others: {refused[0].message}"]

@@ -34,6 +34,8 @@ _GUESSES = {
     "passages": ("documents", "contexts", "context", "chunks", "retrieved_contexts", "source_documents", "docs"),
     "output": ("answer", "response", "completion", "generation", "target"),
 }
+# Whose message is no question, or no output.
+_OTHERS = {"question": ("assistant", "system", "developer", "tool"), "output": ("user", "system", "developer")}
 
 
 class Plan(NamedTuple):
@@ -121,6 +123,8 @@ def _assemble(data: Mapping[str, Any], plan: Plan, behaviour: Behaviour) -> dict
         raise Skip(f"there is no {plan.fields['question']!r}; the record has {names_of(data)}")
     if "question" not in found and "question" not in plan.constants:
         raise Skip(f"there is no question; the record has {names_of(data)}{_suggestion(data)}")
+    for target, source in plan.fields.items():
+        _refuse_other_speaker(data, target.partition(".")[0], source)
     found |= {key: value for key, value in plan.constants.items() if "." not in key}
     if isinstance(found.get("id"), (int, float)) and not isinstance(found["id"], bool):
         found["id"] = str(found["id"])
@@ -129,15 +133,15 @@ def _assemble(data: Mapping[str, Any], plan: Plan, behaviour: Behaviour) -> dict
     for key, shape in (("accepted", as_list), ("history", turns_of)):
         if key in found:
             found[key] = shape(json_text(found[key]))
-    found["passages"] = passages_of(json_text(found.get("passages")), plan.fields)
-    output = _output(data, found.get("output", MISSING), plan, behaviour)
     # chat logs keep the question, and some the answer, among the messages: it is asked once, and not told before
     asked = {"role": "user", "content": found.get("question")}
-    answers = (found.get("output"), MISSING if output is MISSING else behaviour.answer_of(output))
-    for own in ([asked], *([asked, {"role": "assistant", "content": one}] for one in answers)):
-        if found.get("history", [])[-len(own) :] == own:
-            del found["history"][-len(own) :]
-            break
+    parts = [at_path(data, source) for target, source in plan.fields.items() if target.startswith("output.")]
+    replies = [[asked, {"role": "assistant", "content": reply}] for reply in (found.get("output"), *parts)]
+    own = next((one for one in ([asked], *replies) if found.get("history", [])[-len(one) :] == one), [])
+    if own:
+        del found["history"][-len(own) :]
+    found["passages"] = passages_of(json_text(found.get("passages")), plan.fields)
+    output = _output(data, found.get("output", MISSING), plan, behaviour)
     silent = plan.abstain_unanswerable and found.get("answerable") is False and behaviour.abstain is not None
     if plan.renumber_passages:
         renamed = _renumber(found["passages"], MISSING if silent else output, behaviour)
@@ -152,6 +156,13 @@ def _assemble(data: Mapping[str, Any], plan: Plan, behaviour: Behaviour) -> dict
         found["output"] = behaviour.abstain.output
     _refuse_bare(found, data, behaviour)
     return found
+
+
+def _refuse_other_speaker(data: Mapping[str, Any], target: str, source: str) -> None:
+    """Places counted from the end of a chat shift where it ends with a thank-you: who speaks there is looked at."""
+    role = at_path(data, source.removesuffix("content") + "role") if source.endswith(".content") else None
+    if isinstance(role, str) and role.lower() in _OTHERS.get(target, ()):
+        raise Skip(f"{source} is of the role {role!r}, which says no {target}: the chat does not end as mapped")
 
 
 def _lookup(data: Mapping[str, Any], target: str, source: str | None) -> Any:
@@ -195,7 +206,7 @@ def _output(data: Mapping[str, Any], whole: Any, plan: Plan, behaviour: Behaviou
             value = at_path(data, source)
             parts[target] = None if value is MISSING else value
             if cited == "/" + target.partition(".")[2].replace(".", "/"):
-                parts[target] = [str(one) for one in as_list(json_text(parts[target]))]
+                parts[target] = [_cited(one, source) for one in as_list(json_text(parts[target]))]
     parts |= {target: value for target, value in plan.constants.items() if target.startswith("output.")}
     if not parts:
         return output
@@ -203,6 +214,12 @@ def _output(data: Mapping[str, Any], whole: Any, plan: Plan, behaviour: Behaviou
     for target, value in parts.items():
         _put(result, target.split(".")[1:], value)
     return in_order(result, behaviour.abstain.output if behaviour.abstain else None, behaviour.schema_document)
+
+
+def _cited(one: Any, source: str) -> str:
+    if isinstance(one, (dict, list)):
+        raise Skip(f"{source} cites by {json.dumps(one)[:60]}, and a citation is the bare id of a passage")
+    return str(one)
 
 
 def _put(into: dict[str, Any], path: Sequence[str], value: Any) -> None:

@@ -97,6 +97,16 @@ def test_faults_of_a_behaviour_are_named(tmp_path, changes, says):
         load(tmp_path, JSON, **changes)
 
 
+@pytest.mark.parametrize(("cited", "fits"), [("string", True), ("integer", True), ("object", False)])
+def test_citations_are_ids_by_the_schema_too(tmp_path, cited, fits):
+    named = {"$defs": {"c": {"type": cited}}, "properties": {"citations": {"items": {"$ref": "#/$defs/c"}}}}
+    if fits:
+        assert load(tmp_path, JSON, named).citations.at == "/citations"
+        return
+    with pytest.raises(BehaviourError, match=r"citations.at: /citations must be a list of bare passage ids"):
+        load(tmp_path, JSON, named)
+
+
 def test_text_faults(tmp_path):
     for where, output in ((["I don't know"], "No idea."), (["..."], "..."), ("/status", "unknown")):
         with pytest.raises(BehaviourError, match="abstain"):

@@ -80,6 +80,7 @@ def test_good_pairs_have_no_findings():
         ),
         (answered(citations=["p1", "p9"]), ("citations", "error", "/output/citations/1")),
         (answered(citations=[]), ("citations", "warning", "/output/citations")),
+        (answered(citations=None), ("citations", "warning", "/output/citations")),
         (answered(citations=["p2"]), ("unsupported", "warning", "/output/answer")),
         (answered(note="our customer"), ("vocabulary", "warning", "/output/note")),
         ({**good(0), "question": "Ask anna.b@firma.de"}, ("personal-data", "warning", "/question")),
@@ -91,6 +92,7 @@ def test_good_pairs_have_no_findings():
             {**good(0), "passages": [], "output": {"status": "answered", "answer": "red", "citations": []}},
             ("empty", "warning", "/passages"),
         ),
+        (answered(answer=None), ("empty", "warning", "/output")),
         ({**good(0), "passages": [{"id": "p1", "text": "Red. " * 5000}]}, ("length", "warning", "")),
         ({**good(0), "id": "again"}, ("duplicate", "warning", "")),
         (

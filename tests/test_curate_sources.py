@@ -276,14 +276,27 @@ def test_a_chat_log_of_messages_alone_is_mapped_by_places_from_the_end():
     assert "a message of the role 'tool'" in refused.reason
 
 
-def test_a_logged_answer_that_becomes_a_part_of_the_output_does_not_stay_in_the_history():
-    said = [("user", "France?"), ("assistant", "20 %"), ("user", "Spain?"), ("assistant", "21 %")]
-    record = {"messages": [{"role": role, "content": text} for role, text in said]}
-    pair = pair_of(
-        record, ["question=messages.-2.content", "output.answer=messages.-1.content", "history=messages"], ()
-    )
-    assert (pair.question, pair.output) == ("Spain?", {"answer": "21 %"})
-    assert [turn.content for turn in pair.history] == ["France?", "20 %"]
+@pytest.mark.parametrize(
+    ("roles", "says"),
+    [(("assistant", "user"), "role 'assistant', which says no question"), (("user", "user"), "says no output")],
+)
+def test_a_chat_that_does_not_end_as_mapped_makes_no_pair(roles, says):
+    record = {"messages": [{"role": role, "content": "Thanks."} for role in roles]}
+    made = pair_of(record, ["question=messages.-2.content", "output.answer=messages.-1.content"])
+    assert isinstance(made, Unreadable)
+    assert says in made.reason
+    other = {"request": {"role": "customer", "content": "A?"}, "answer": "x"}
+    assert pair_of(other, ["question=request.content", "output.answer=answer"]).question == "A?"
+
+
+def test_an_answer_mapped_into_an_output_is_not_shown_before_it_is_asked_for():
+    said = [("user", "France?"), ("assistant", "20 %"), ("user", "Germany?"), ("assistant", "19 %")]
+    record = {"messages": [{"role": role, "content": text} for role, text in said], "answer": "19 %"}
+    for source in ("messages.-1.content", "answer"):
+        maps = ["question=messages.-2.content", f"output.answer={source}", "history=messages"]
+        pair = pair_of(record, maps)
+        assert pair.output["answer"] == "19 %"
+        assert [turn.content for turn in pair.history] == ["France?", "20 %"]
 
 
 def test_a_release_is_imported_as_it_was(tmp_path):
@@ -323,6 +336,7 @@ def test_a_hallucinated_answer_becomes_the_abstention():
         ({"answer": "red"}, ["question=query", "output=answer"], "--map output.answer=FIELD"),
         ({}, [], "--map question=query --map passages=documents"),
         ({"documents": [{"score": 1}]}, LOG, "passages.text=FIELD"),
+        ({"gold_doc": [{"doc": "A#1"}]}, LOG, 'gold_doc cites by {"doc": "A#1"}'),
         ({"documents": 3}, LOG, "list of objects or texts"),
         ({"query": "half \ud800"}, LOG, "surrogate"),
         ({"query": 5}, LOG, "question"),

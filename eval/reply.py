@@ -37,7 +37,7 @@ def read_reply(document: Any, seconds: float) -> Reply | None:
     tokens = tuple(one for one, _ in found) if found else None
     logprobs = tuple(one for _, one in found) if found else None
     finished = choice.get("finish_reason") != "length"
-    return Reply(text, finished, seconds, count if isinstance(count, int) else None, tokens, logprobs)
+    return Reply(text, finished, seconds, count if isinstance(count, int) and count >= 0 else None, tokens, logprobs)
 
 
 def _bytes(entry: dict[str, Any]) -> bytes:

@@ -166,12 +166,15 @@ def assign(
 
 
 def _owners(anchors: Iterable[Anchor]) -> dict[str, set[Split]]:
-    """Key -> the earlier splits that hold it: of several, where they were made by an older rule."""
+    """Key -> the earlier splits that hold it: of several, where they were made by an older rule.
+
+    A turn that an older rule put into several owns nothing: all that begins with the same words would be left out.
+    """
     owners: dict[str, set[Split]] = {}
     for anchor in anchors:
         for key in anchor.keys:
             owners.setdefault(key, set()).add(anchor.split)
-    return owners
+    return {key: held for key, held in owners.items() if len(held) == 1 or not key.startswith("turn:")}
 
 
 def _follow(

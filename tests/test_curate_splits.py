@@ -316,6 +316,15 @@ def test_one_input_and_one_text_are_never_on_two_sides() -> None:
     assert not (one | two | three) & four
 
 
+def test_a_turn_that_an_older_rule_put_on_two_sides_leaves_nothing_out() -> None:
+    anchors = [Anchor(frozenset({f"id:{split}", "turn:hello"}), split) for split in SPLITS]
+    new = Member("new", frozenset({"id:new", "turn:hello"}), True)
+    free = [Member(f"m{i}", frozenset({f"id:m{i}"}), True) for i in range(8)]
+    assert assign([new, *free], anchors).excluded == {}
+    for one in anchors:
+        assert assign([new, *free], [one]).splits["new"] == one.split
+
+
 def test_what_touches_a_document_that_an_older_rule_put_on_two_sides_is_left_out() -> None:
     anchors = [Anchor(frozenset({"doc:a"}), "train"), Anchor(frozenset({"doc:a"}), "test")]
     others = [Member(f"m{i}", frozenset({f"id:m{i}"}), True) for i in range(8)]

@@ -9,9 +9,10 @@ benchmarks/results/faults.json, and from it the table in docs/rules-train.md.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import logging
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -27,11 +28,9 @@ BEGIN, END = "<!-- made by benchmarks/faults.py -->", "<!-- end -->"
 STOP = 3  # the id of <|im_end|> in the tests' tokenizer
 MOST = 1024  # TRL's own max_length, and ours for this
 
-_spec = importlib.util.spec_from_file_location("planted", HERE.parent / "tests" / "test_train_preflight.py")
-assert _spec
-assert _spec.loader
-planted = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(planted)
+sys.path.append(str(HERE.parent / "tests"))  # its modules import each other by name
+planted: Any = importlib.import_module("test_train_preflight")
+shared_base: Any = importlib.import_module("shared_base")
 pair = planted.pair
 
 Rows = list[dict[str, Any]]
@@ -61,7 +60,7 @@ def ours(train: list[Any] | None = None, **more: Any) -> Callable[[], Any]:
 def pad_is_eos() -> Any:
     import dataclasses
 
-    tokenizer = planted.shared.make_tokenizer(pad="<|im_end|>")
+    tokenizer = shared_base.make_tokenizer(pad="<|im_end|>")
     return dataclasses.replace(ours()(), tokenizer=tokenizer)
 
 
@@ -155,8 +154,8 @@ def by_trl(fault: Fault, directory: Path) -> dict[str, Any]:
     from trl.trainer.sft_trainer import SFTTrainer
 
     prepared = fault.planted()
-    base = planted.shared.make_base(directory / "base", vocab=fault.vocabulary)
-    tokenizer = planted.shared.make_tokenizer(prepared.tokenizer.chat_template, fault.pad)
+    base = shared_base.make_base(directory / "base", vocab=fault.vocabulary)
+    tokenizer = shared_base.make_tokenizer(prepared.tokenizer.chat_template, fault.pad)
     arguments = SFTConfig(output_dir=str(directory / "out"), max_steps=1, use_cpu=True, bf16=False, report_to="none",
                           disable_tqdm=True, save_strategy="no", per_device_train_batch_size=16)  # fmt: skip
     with heard() as said:

@@ -94,7 +94,8 @@ def test_an_evaluation_with_the_kl_holds_no_more_logits_than_estimated() -> None
     ],
 )
 def test_targets_that_name_no_layer_or_one_that_takes_no_adapter(targets: Any, unfit: list[str]) -> None:
-    assert unfit_targets(adaptable(small(tie_word_embeddings=False)), targets) == unfit
+    modules = adaptable(small(tie_word_embeddings=False), Lora(targets=targets))
+    assert unfit_targets(modules, targets) == unfit
 
 
 @pytest.mark.parametrize("family", ["Llama", "Qwen3", "Gemma2", "Gemma3"])
@@ -270,3 +271,8 @@ def test_names_mean_the_text_decoder_and_an_expression_what_it_says() -> None:
     model = build_empty(shared_base.gemma3())
     assert outside_decoder(model, Lora(targets=("q_proj",)))
     assert outside_decoder(model, Lora(targets=".*vision_tower.*q_proj")) is None
+
+
+@pytest.mark.parametrize(("targets", "unfit"), [(("q_proj", "fc1"), ["fc1"]), (".*vision_tower.*fc1", [])])
+def test_a_name_that_stands_beside_the_decoder_alone_is_unfit(targets: Any, unfit: list[str]) -> None:
+    assert unfit_targets(adaptable(shared_base.gemma3(), Lora(targets=targets)), targets) == unfit

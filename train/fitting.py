@@ -118,14 +118,14 @@ def check_targets(recipe: Recipe) -> list[Finding]:
 
     if recipe.lora.targets == "all-linear":
         return []
-    modules = adaptable(load_config(recipe.base))
+    modules = adaptable(load_config(recipe.base), recipe.lora)
     known = ", ".join(sorted({name.rpartition(".")[2] for name, takes in modules.items() if takes}))
     return [
         Finding(
             rule="lora-targets",
             level="error",
             where="lora.targets",
-            message=f"{one!r} names no layer of the base, or one that takes no adapter (its head, a norm, a block)",
+            message=f"{one!r} names no layer of the base's decoder, or one that takes no adapter (head, norm, block)",
             fix=f"name some of: {known}; or all-linear",
         )
         for one in unfit_targets(modules, recipe.lora.targets)

@@ -82,15 +82,17 @@ def build_empty(config: Any) -> Any:
         return AutoModelForCausalLM.from_config(config)
 
 
-def adaptable(config: Any) -> dict[str, bool]:
-    """Name of each module -> whether an adapter may be put on it: layers that multiply, the head apart."""
+def adaptable(config: Any, lora: Lora) -> dict[str, bool]:
+    """Name of each module that may be meant -> whether it takes an adapter: layers that multiply, the head apart."""
     from torch.nn import Embedding, Linear
     from transformers.pytorch_utils import Conv1D
 
     model = build_empty(config)
-    head = model.get_output_embeddings()
+    head, outside = model.get_output_embeddings(), outside_decoder(model, lora)
     return {
-        name: isinstance(one, (Linear, Conv1D, Embedding)) and one is not head for name, one in model.named_modules()
+        name: isinstance(one, (Linear, Conv1D, Embedding)) and one is not head
+        for name, one in model.named_modules()
+        if not (outside and re.fullmatch(outside, name))
     }
 
 

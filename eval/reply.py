@@ -27,17 +27,25 @@ def read_reply(document: Any, seconds: float) -> Reply | None:
         choice = document["choices"][0]
         text = choice["message"].get("content") or ""
         count = (document.get("usage") or {}).get("completion_tokens")
-        listed = (choice.get("logprobs") or {}).get("content")
-        found = [(_bytes(one), float(one["logprob"])) for one in listed] if listed else None
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
+        finished = choice.get("finish_reason") != "length"
+    except (KeyError, IndexError, TypeError, AttributeError):
         return None
     if not isinstance(text, str):
         return None
     text = _HALVES.sub("\ufffd", text)  # JSON's escapes can spell half an emoji, as where an answer was cut
+    found = _read_logprobs(choice)
     tokens = tuple(one for one, _ in found) if found else None
     logprobs = tuple(one for _, one in found) if found else None
-    finished = choice.get("finish_reason") != "length"
     return Reply(text, finished, seconds, count if isinstance(count, int) and count >= 0 else None, tokens, logprobs)
+
+
+def _read_logprobs(choice: dict[str, Any]) -> list[tuple[bytes, float]] | None:
+    """The tokens with their log-probabilities; None where there are none, or not of every token."""
+    try:
+        listed = (choice.get("logprobs") or {}).get("content")
+        return [(_bytes(one), float(one["logprob"])) for one in listed] if listed else None
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return None
 
 
 def _bytes(entry: dict[str, Any]) -> bytes:

@@ -367,6 +367,13 @@ def test_no_content_is_an_empty_text() -> None:
     assert reply == Reply("", False, 0.5, None)
 
 
+@pytest.mark.parametrize("entry", [{"token": "a", "logprob": None}, {"token": "a"}, {"bytes": [300], "logprob": 0}, 5])
+def test_an_answer_with_broken_logprobs_is_one_without(entry: Any) -> None:
+    listed = [{"token": "b", "logprob": -0.5}, entry]
+    choice = {"message": {"content": "ba"}, "logprobs": {"content": listed}, "finish_reason": "stop"}
+    assert read_reply({"choices": [choice], "usage": {"completion_tokens": -1}}, 0.5) == Reply("ba", True, 0.5, None)
+
+
 @pytest.mark.parametrize("logprobs", [True, False])
 def test_half_a_character_is_kept_as_one_that_a_file_can_hold(logprobs: bool) -> None:
     tokens = [{"token": one, "bytes": None, "logprob": -0.5} for one in ("It is ", "\ud83d")]

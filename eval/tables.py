@@ -75,6 +75,9 @@ def scores_text(scores: Mapping[str, Any]) -> str:
             f"right: {percent(paired['first']['value'])} baseline, {percent(paired['second']['value'])} now, "
             f"{_difference(paired)}"
         )
+    for one in scores.get("slices") or ():
+        if all(row["value"] is None for row in one["values"]):  # a slip of the pen, most likely
+            parts.append(f"by {one['key']}: no pair has this key in its meta")
     return "\n\n".join(parts)
 
 

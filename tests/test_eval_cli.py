@@ -89,6 +89,12 @@ def test_score_prints_the_verdict_and_exits_with_it(workspace: Path) -> None:
     assert "more pairs would settle it" in some.stdout
 
 
+def test_a_key_to_slice_by_that_no_pair_has_is_named(workspace: Path) -> None:
+    against = ("--pairs", workspace / "pairs.jsonl", "--slice", "taem")
+    found = run(workspace, "score", workspace / "good.jsonl", *against)
+    assert "by taem: no pair has this key in its meta" in found.stdout
+
+
 def test_json_is_one_document_and_messages_go_elsewhere(workspace: Path) -> None:
     few = answers(workspace / "few.jsonl", range(200))
     found = run(workspace, "score", few, "--pairs", workspace / "pairs.jsonl", "--partial", "--json")

@@ -19,6 +19,8 @@ from curate.errors import TrainingError, TutelageError, WorkspaceError
 from curate.files import need_space
 from curate.manifest import hash_files
 from curate.verify import verify
+from curate.workspace import Workspace
+from train.state import open_run
 from train.training import Request, train
 
 
@@ -229,3 +231,18 @@ def test_every_way_a_library_says_that_the_disk_is_full_is_known(tmp_path: Path)
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     with pytest.raises(RuntimeError, match="shape"), need_space(tmp_path, "free some"):
         raise RuntimeError("shape")
+
+
+def test_a_run_that_is_being_trained_is_not_offered_for_deletion(tmp_path):
+    workspace = Workspace(tmp_path)
+    with (
+        open_run(workspace, "a", False, {}),
+        pytest.raises(TrainingError, match="another process is training this run"),
+        open_run(workspace, "a", False, {}),
+    ):
+        pass
+    with (
+        pytest.raises(WorkspaceError, match="begun and is not finished"),
+        open_run(workspace, "a", False, {}),
+    ):
+        pass

@@ -30,6 +30,12 @@ def open_run(workspace: Workspace, name: str | None, resume: bool, inputs: dict[
     try:
         with FileLock(lock_path, timeout=0):
             begun = directory / CHECKPOINTS / BEGUN
+            if begun.is_file() and not resume:  # looked at under the lock: nobody deletes what is being trained
+                raise WorkspaceError(
+                    "this run was begun and is not finished",
+                    where=str(directory),
+                    fix=f"go on with it: --resume --name {directory.name}; or delete the directory to begin anew",
+                )
             if begun.is_file():
                 check_same(
                     directory, {role: Input.model_validate(one) for role, one in read_json(begun).items()}, inputs
@@ -78,12 +84,6 @@ def _begun(workspace: Workspace, name: str | None) -> Path:
     directory = workspace.runs / name
     if (directory / NAME).is_file():
         raise WorkspaceError("this run is finished; a run is never changed", where=str(directory), fix="--name NAME")
-    if directory in open_runs:
-        raise WorkspaceError(
-            "this run was begun and is not finished",
-            where=str(directory),
-            fix=f"go on with it: --resume --name {name}; or delete the directory to begin anew",
-        )
     return directory
 
 

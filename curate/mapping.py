@@ -20,6 +20,7 @@ from curate.shapes import (
     as_list,
     at_path,
     is_true,
+    joined,
     json_text,
     names_of,
     passages_of,
@@ -126,6 +127,8 @@ def _assemble(data: Mapping[str, Any], plan: Plan, behaviour: Behaviour) -> dict
     for target, source in plan.fields.items():
         _refuse_other_speaker(data, target.partition(".")[0], source)
     found |= {key: value for key, value in plan.constants.items() if "." not in key}
+    if "question" in found:
+        found["question"] = joined(found["question"])
     if isinstance(found.get("id"), (int, float)) and not isinstance(found["id"], bool):
         found["id"] = str(found["id"])
     if "answerable" in found and not (found["answerable"] is None and "answerable" not in plan.fields):

@@ -98,12 +98,19 @@ def turns_of(value: Any) -> list[Any]:
             text = next((one[key] for key in ("content", "value", "text", "message") if key in one), None)
             low = str(role).lower()
             if low not in ("system", "developer"):
-                turns.append({"role": _role(low), "content": text})
+                turns.append({"role": _role(low), "content": joined(text)})
         elif isinstance(one, list):
             turns += [{"role": r, "content": t} for r, t in zip(("user", "assistant"), one, strict=False) if t]
         else:
             turns.append({"role": ("user", "assistant")[len(turns) % 2], "content": one})
     return turns
+
+
+def joined(content: Any) -> Any:
+    """A message's content as one text where it comes in parts, `[{"type": "text", "text": …}]`; else as it is."""
+    if isinstance(content, list) and content and all(isinstance(one, dict) and "text" in one for one in content):
+        return "".join(str(one["text"]) for one in content)
+    return content
 
 
 def _role(name: str) -> str:

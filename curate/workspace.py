@@ -57,6 +57,12 @@ class Workspace:
         for candidate in (parent / str(name), Path(name), self.root / str(name)):
             if (candidate / "manifest.json").is_file():
                 return candidate
+        if kind in HOW_TO_GO_ON and is_name(str(name)) and (parent / str(name)).is_dir():
+            raise WorkspaceError(
+                f"the {kind} {str(name)!r} was begun and is not finished",
+                where=str(parent / str(name)),
+                fix=HOW_TO_GO_ON[kind].format(name=name),
+            )
         known = ", ".join(path.name for path in done) or "none yet"
         raise WorkspaceError(f"there is no {kind} {str(name)!r} (there is: {known})", fix=HOW_TO_MAKE[kind])
 
@@ -77,6 +83,10 @@ def next_name(parent: Path, head: str) -> str:
     return next(name for name in (f"{head}{number}" for number in range(1, len(taken) + 2)) if name not in taken)
 
 
+HOW_TO_GO_ON = {
+    "run": "go on with it: tutelage train run RECIPE --resume --name {name}",
+    "report": "go on with it: the tutelage eval run that began it, once more",
+}
 HOW_TO_MAKE = {
     "release": "tutelage curate release",
     "run": "tutelage train run recipe.yaml",

@@ -276,6 +276,15 @@ def test_a_chat_log_of_messages_alone_is_mapped_by_places_from_the_end():
     assert "a message of the role 'tool'" in refused.reason
 
 
+def test_contents_in_parts_are_one_text():
+    parts = [{"type": "text", "text": "And in "}, {"type": "text", "text": "France?"}]
+    said = [("user", [{"type": "text", "text": "Germany?"}]), ("assistant", "19 %"), ("user", parts)]
+    record = {"messages": [{"role": role, "content": content} for role, content in said], "output": UNKNOWN}
+    pair = pair_of(record, ["question=messages.-1.content", "history=messages"], ())
+    assert pair.question == "And in France?"
+    assert [turn.content for turn in pair.history] == ["Germany?", "19 %"]
+
+
 @pytest.mark.parametrize(
     ("roles", "says"),
     [(("assistant", "user"), "role 'assistant', which says no question"), (("user", "user"), "says no output")],

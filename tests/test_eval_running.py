@@ -175,6 +175,17 @@ def test_a_plain_model_is_scored_alone(run_root: Path) -> None:
     assert "There is no base model" in (report / "report.html").read_text()
 
 
+def test_what_is_not_finished_is_named_with_how_it_goes_on(tmp_path: Path) -> None:
+    place = Workspace(tmp_path)
+    for kind, parent, on in (("run", place.runs, "--resume --name begun"), ("report", place.reports, "once more")):
+        (parent / "begun").mkdir(parents=True)
+        with pytest.raises(WorkspaceError, match="was begun and is not finished") as caught:
+            place.find(kind, "begun")
+        assert on in str(caught.value)
+        with pytest.raises(WorkspaceError, match=f"there is no {kind} 'other'"):
+            place.find(kind, "other")
+
+
 def test_an_unknown_run_is_named(run_root: Path) -> None:
     with pytest.raises(WorkspaceError, match="there is no run 'nobody'"):
         ask(run_root, model="nobody")

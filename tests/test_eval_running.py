@@ -113,7 +113,7 @@ def test_interrupted_it_ends_at_the_same_numbers(run_root: Path, whole: Path, mo
     with pytest.raises(KeyboardInterrupt):
         ask(run_root)
     assert not (run_root / "reports/first/manifest.json").exists(), "unfinished"
-    with pytest.raises(WorkspaceError, match="there is no report"):
+    with pytest.raises(WorkspaceError, match="was begun and is not finished"):
         Workspace(run_root).find("report", "first")
     left = run_root / "reports/first/.scores.json.abc.partial"
     left.write_text("what a killed write leaves")

@@ -187,12 +187,16 @@ def _unsupported(pairs: Sequence[Pair], behaviour: Behaviour) -> list[Finding]:
 
 
 def _answered_twins(pairs: Sequence[Pair], behaviour: Behaviour) -> Iterator[Finding]:
-    """Twins made before the answer of their original was changed to one that their passages hold."""
+    """Twins made before the answer of their original was changed to one that their passages hold.
+
+    Not those that people have settled: a short answer may stand in a passage by chance, and they have read it.
+    """
     by_id = {pair.id: pair for pair in pairs}
     for pair in pairs:
         twin_of = pair.meta.get("twin_of")
         original = by_id.get(twin_of) if isinstance(twin_of, str) else None
-        if original is None or behaviour.is_answerable(pair) or not behaviour.is_answerable(original):
+        settled = isinstance(pair.meta.get("review"), dict)
+        if original is None or settled or behaviour.is_answerable(pair) or not behaviour.is_answerable(original):
             continue
         for passage in holding_passages(pair, answer_texts(original, behaviour))[:1]:
             yield Finding(

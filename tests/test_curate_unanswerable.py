@@ -159,6 +159,8 @@ def test_a_twin_whose_passages_hold_the_mended_answer_is_an_error():
     pairs[0] = pairs[0].model_copy(update={"output": mended})
     (found,) = (one for one in check_pairs([*pairs, *twins], BEHAVIOUR) if one.rule == "abstention")
     assert (found.pair, found.level) == (f"{pairs[0].id}-swap", "error")
+    read = [one.model_copy(update={"meta": {**one.meta, "review": {"by": ["anna"]}}}) for one in twins]
+    assert not [one for one in check_pairs([*pairs, *read], BEHAVIOUR) if one.rule == "abstention"]
 
 
 @pytest.mark.parametrize(

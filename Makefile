@@ -8,11 +8,11 @@ demo: .venv/ready
 	$(BIN)/tutelage demo demo
 
 test: .venv/ready lint
-	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m slow
 
 quick: .venv/ready
-	$(BIN)/pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -191,7 +191,7 @@ def _follow(
         for key in member.keys:
             holders.setdefault(key, []).append(member)
     excluded: dict[str, str] = {}
-    queue = [_turn(member, 0) for member in members if any(key in owners for key in member.keys)]
+    queue = [_priority(member, 0) for member in members if any(key in owners for key in member.keys)]
     heapify(queue)
     while queue:
         _, step, _, name = heappop(queue)
@@ -207,11 +207,12 @@ def _follow(
         for key in keys - owners.keys():
             owners[key] = found
             for member in holders[key]:
-                heappush(queue, _turn(member, step + 1))
+                heappush(queue, _priority(member, step + 1))
     return [m for m in members if m.id not in splits and m.id not in excluded], excluded
 
 
-def _turn(member: Member, step: int) -> tuple[bool, int, str, str]:
+def _priority(member: Member, step: int) -> tuple[bool, int, str, str]:
+    """Who follows first: twins last, then the fewest steps from an earlier split, then by hash."""
     return member.twin, step, sha256_text(member.id), member.id
 
 

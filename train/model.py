@@ -15,7 +15,6 @@ from curate.errors import TrainingError, WorkspaceError
 from curate.files import sha256_text, sha256_tree
 from curate.manifest import NAME, Input, read_manifest
 from train.hub import hub_errors, origin
-from train.memory import outside_decoder
 from train.processes import is_sharded
 from train.recipe import Base, Lora, Quantization
 from train.rendering import with_arguments
@@ -152,6 +151,8 @@ def attach_lora(model: Any, lora: Lora, seed: int) -> Any:
     """A fresh LoRA adapter, its weights in float32, initialised from `seed`. Raises `TrainingError`."""
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
+
+    from train.memory import outside_decoder  # brings torch
 
     set_seed(seed)
     config = LoraConfig(

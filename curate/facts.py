@@ -129,12 +129,14 @@ def recipe_tokens(path: Path) -> int | None:
 
 
 def _verdict(workspace: Workspace, problems: list[str]) -> str | None:
+    from curate.manifest import SCORES
+
     try:
         newest = workspace.find("report", None)
     except TutelageError:
         return None
     try:
-        scores = read_json(newest / "scores.json")
+        scores = read_json(newest / SCORES)
     except TutelageError as error:
         problems.append(str(error))
         return None

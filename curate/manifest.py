@@ -12,6 +12,7 @@ from curate.errors import TutelageError, WorkspaceError, first_fault
 from curate.files import read_json, sha256_file, sha256_value, write_text
 
 NAME = "manifest.json"
+SCORES = "scores.json"  # of a report
 Kind = Literal["release", "run", "report", "export"]
 
 

@@ -142,9 +142,10 @@ def compare(directories: tuple[Path, ...], as_json: bool) -> None:
 
 def find_report(directory: Path) -> Path:
     """The report at that path, or of that name in the workspace's `reports`."""
+    from curate.manifest import SCORES
     from curate.workspace import Workspace
 
-    if (directory / "scores.json").is_file():
+    if (directory / SCORES).is_file():
         return directory
     return Workspace(Path()).find("report", directory)
 

@@ -8,13 +8,12 @@ from typing import Any
 
 from curate.errors import WorkspaceError
 from curate.files import read_json
-from curate.manifest import NAME, check_listed, check_seal, read_manifest
+from curate.manifest import NAME, SCORES, check_listed, check_seal, read_manifest
 from eval.abstention import RIGHT
 from eval.gate import PLACES
 from eval.scoring import compare_outcomes
 from eval.statistics import Rate, holm, rate
 
-SCORES = "scores.json"
 EXTRA = ("truthfulness", "f1")
 
 

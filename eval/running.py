@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from curate.errors import WorkspaceError
 from curate.files import beside, hold, need_space, read_json, sha256_file, write_json
-from curate.manifest import NAME, Input, check_listed, read_manifest, write_manifest
+from curate.manifest import NAME, SCORES, Input, check_listed, read_manifest, write_manifest
 from curate.release import Release, load_release
 from curate.workspace import Workspace, is_name
 from eval.endpoint import Endpoint, find_endpoint
@@ -37,8 +37,6 @@ from eval.subject import Subject, choose_pairs, find_subject
 
 if TYPE_CHECKING:
     from eval.predictions import Prediction
-
-SCORES = "scores.json"
 
 
 def evaluate(workspace: Workspace, request: Request) -> tuple[Path, dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 from curate.behaviour import Behaviour, load_behaviour
 from curate.errors import PairError, WorkspaceError
 from curate.files import atomic_directory, beside, hold, sha256_file, write_json
-from curate.manifest import NAME, Input, read_manifest, write_manifest
+from curate.manifest import NAME, SCORES, Input, read_manifest, write_manifest
 from curate.pairs import Pair, read_pairs
 from curate.parquet import encodable
 from curate.release import load_release
@@ -173,7 +173,7 @@ def _replace(scored: Scored, directory: Path) -> None:
     with atomic_directory(directory) as made:
         for role, path in scored.files.items():
             shutil.copyfile(path, made / f"{role.replace('_', '-')}.jsonl")
-        write_json(made / "scores.json", scored.scores)
+        write_json(made / SCORES, scored.scores)
         write_report(made, scored.scores, find_failures(scored.against.behaviour, scored.graded))
         write_manifest(made, "report", directory.name, inputs, {"verdict": scored.scores["verdict"]})
         shutil.rmtree(earlier, ignore_errors=True)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from curate.errors import TutelageError, WorkspaceError
 from curate.files import atomic_directory, beside, hold, need_space, read_json, write_json, write_text
-from curate.manifest import NAME, Input, Manifest, check_listed, check_seal, read_manifest, write_manifest
+from curate.manifest import NAME, SCORES, Input, Manifest, check_listed, check_seal, read_manifest, write_manifest
 from curate.release import load_release
 from curate.workspace import Workspace, finished
 from train.adapter import base_name, write_scaled
@@ -25,7 +25,6 @@ from train.run import Run, check_contract, load_run
 
 Form = Literal["adapter", "merged"]
 CONTRACT, THRESHOLD, MODELFILE, TEMPLATE = "contract.json", "threshold.json", "Modelfile", "chat_template.jinja"
-SCORES = "scores.json"  # of a report
 COMPARED = 16  # validation pairs, and as many general items, on whose answers logits are compared
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as --max-lora-rank
 
